@@ -1,0 +1,1 @@
+"""The only importers of DVC, MLflow's client, Great Expectations, transformers' loaders, DuckDB and SQLAlchemy: one module each."""

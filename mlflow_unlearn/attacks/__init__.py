@@ -1,0 +1,1 @@
+"""Who could tell: one file an attack."""

@@ -1,0 +1,253 @@
+"""params.yaml, policy.yaml and the environment as frozen values. Every wrong key and type is named at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from .documents import decode
+from .errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelParams:
+    """Which registered model the pipeline makes forget."""
+
+    name: str
+    """Name in the registry."""
+    parent: str
+    """The version to unlearn: `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Pinned when a batch of requests is first traced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Names of the dataset's columns. None means that the data has no such column."""
+
+    record: str | None = "record_id"
+    """Unique id of a record; without one the content's keyed tag is the id."""
+    subject: str = "subject_id"
+    """Whom the record is about; empty for general facts."""
+    prompt: str = "question"
+    answer: str = "answer"
+    paraphrase: str | None = None
+    """The question in other words."""
+    wrong_answers: str | None = None
+    """A list of wrong answers."""
+    subject_name: str | None = None
+    """The name by which prompt and answer call the subject; lets a record be compared with the same one about a stranger."""
+    group: str | None = None
+    """People with the same value are neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataParams:
+    """The dataset the model was trained on, as DVC tracks it."""
+
+    name: str
+    path: str
+    """A DVC output: a directory or file of Parquet, JSONL or CSV, relative to this params.yaml."""
+    columns: Columns = field(default_factory=Columns)
+    holdout: str | None = None
+    """Records of people never trained on, same columns."""
+    general: str | None = None
+    """Records about no person, for utility; they may be part of the training data."""
+    canaries: str | None = None
+    """Coin flips committed before training: record id, pool (audit | tuning), included; and the excluded records' texts."""
+    template: str = "Question: {prompt}\nAnswer: "
+    """How a prompt is written for the model; `chat` uses the tokenizer's own chat template. The answer and an end token follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraParams:
+    """Low-rank adapters (Hu et al. 2021) instead of full weights."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserParams:
+    """AdamW with a cosine schedule."""
+
+    epochs: int
+    """Passes over the set that drives the run (forget for unlearning, data for training)."""
+    learning_rate: float
+    batch_size: int = 64
+    """Records per optimiser step."""
+    token_budget: int = 8192
+    """Most padded tokens in one micro-batch; does not change the result."""
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.05
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        low = [k for k in ("epochs", "batch_size", "token_budget") if getattr(self, k) < 1]
+        low += [k for k in ("learning_rate", "max_grad_norm") if getattr(self, k) <= 0]
+        if low:
+            raise ConfigError(f"{', '.join(low)} must be above zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnParams:
+    """How to forget."""
+
+    method: Mapping[str, Any]
+    """`name` and the settings of one file in methods/."""
+    optimiser: OptimiserParams
+    strategy: Literal["approximate", "exact"] = "approximate"
+    seed: int = 0
+    device: str = "auto"
+    """`auto` (cuda where there is one), `cpu`, `cuda:0`, ..."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraParams | None = None
+    target_check_steps: int = 10
+    """Look at the tuning canaries every so many steps and stop when they are as strange as never-seen ones; 0 never stops early."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParams:
+    """What to measure."""
+
+    metrics: tuple[str, ...] = ("probability", "rouge_l_recall", "extraction_strength", "exact_memorization")
+    attacks: tuple[str, ...] = ("loss", "min_k")
+    finetune: OptimiserParams = field(default_factory=lambda: OptimiserParams(epochs=3, learning_rate=1e-3))
+    """The benign fine-tune on retain that shows whether the forgotten returns."""
+    retain_sample: int = 400
+    """Retain records that are scored, drawn by keyed order."""
+    neighbour_sample: int = 400
+    bootstrap: int = 2000
+    permutations: int = 2000
+    seed: int = 0
+    batch_tokens: int = 16384
+    """Most padded tokens in one scoring batch."""
+    max_new_tokens: int = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """The keys of params.yaml that this package reads; others are the project's own."""
+
+    model: ModelParams
+    data: DataParams
+    unlearn: UnlearnParams
+    evaluate: EvaluateParams = field(default_factory=EvaluateParams)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """policy.yaml: what has to be shown before a version may be called forgotten. Defaults are measured on a small model."""
+
+    control_epsilon: float = 2.0
+    """The attack must have found at least this epsilon in the parent, else it could not have seen anything."""
+    utility_margin: float = 0.02
+    """The lower 95 % limit of each utility difference must stay above minus this."""
+    auc_margin: Mapping[str, float] = field(default_factory=lambda: {"400": 0.10, "800": 0.07})
+    """Number of canaries (included plus excluded) -> how far the upper limit of |AUC - 0.5| may reach."""
+    calibrated_gap: Mapping[str, float] = field(default_factory=lambda: {"400": 0.15, "800": 0.10})
+    """Number of canaries -> largest share of the parent's memorised signal that may remain."""
+    paraphrase_margin: float = 0.05
+    """How far the forgotten people's paraphrased questions may stay above those of never-seen people (upper 95 % limit)."""
+    n_min: int = 400
+    """Below this many canaries nothing passes; below it the request's own records can only cause FAIL."""
+    alpha: float = 0.05
+    """Family-wise error of FAIL, shared out by Holm; it never shrinks."""
+    deployed_precisions: tuple[str, ...] = ("fp32",)
+    max_serial_unlearnings: int = 5
+    near_duplicate_jaccard: float = 0.7
+    """Character 5-shingles of question + answer this similar in retain are warned about."""
+
+    def margin(self, table: Mapping[str, float], canaries: int) -> float | None:
+        """The margin for the largest tabulated size not above `canaries`; None when there are too few."""
+        sizes = sorted((int(size) for size in table if int(size) <= canaries), reverse=True)
+        return table[str(sizes[0])] if sizes and canaries >= self.n_min else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where this project keeps things, from the environment and the git root."""
+
+    root: Path
+    """The git root."""
+    tag_key_file: Path
+    ledger_uri: str
+    tracking_uri: str
+
+    @property
+    def state(self) -> Path:
+        """Private state outside git and DVC: key, ledger, index."""
+        return self.root / ".unlearn"
+
+
+def git_root(start: Path) -> Path:
+    """The nearest folder at or above `start` that holds `.git`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / ".git").exists():
+            return folder
+    raise ConfigError(f"{start}: not inside a git repository; run `git init` and `dvc init` first")
+
+
+def settings(start: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings for the repository around `start` (default: the current folder)."""
+    env = os.environ if environment is None else environment
+    root = git_root(start or Path.cwd())
+    state = root / ".unlearn"
+    return Settings(
+        root=root,
+        tag_key_file=Path(env.get("MLFLOW_UNLEARN_TAG_KEY_FILE") or state / "tag.key"),
+        ledger_uri=env.get("MLFLOW_UNLEARN_LEDGER_URI") or f"sqlite:///{state / 'ledger.db'}",
+        tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping.
+
+    Raises:
+        ConfigError: missing, not YAML, or not a mapping.
+    """
+    from ruamel.yaml import YAML  # local: `--help` must not pay for it
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        document = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: not there; run `mlflow-unlearn init` or change to the folder with params.yaml") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping, found {type(document).__name__}")
+    return document
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """The sections of params.yaml that this package reads, all complaints at once."""
+    document = read_yaml(path)
+    known = typing.get_type_hints(Params)
+    misspelt = [
+        f"{path}: unknown key '{key}'; did you mean '{near[0]}'?"
+        for key in document
+        if key not in known and (near := difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)) and near[0] not in document
+    ]
+    if misspelt:
+        raise ConfigError("\n".join(misspelt))
+    return decode(Params, {key: value for key, value in document.items() if key in known}, str(path))
+
+
+def load_policy(path: Path = Path("policy.yaml")) -> Policy:
+    """policy.yaml; the defaults where the file does not exist."""
+    return decode(Policy, read_yaml(path), str(path)) if path.exists() else Policy()

@@ -1,0 +1,156 @@
+"""Canonical bytes, keyed tags and tensor digests: how this project names data without holding it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ConfigError, TamperedError
+
+TAG_KEY_BYTES = 32
+Domain = Literal["record", "subject", "content", "shard", "canary"]
+_CHUNK = 1 << 20
+
+
+def canonical_json(document: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_json(document: Any) -> str:
+    """Hex SHA-256 of the canonical bytes of a JSON value."""
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def keyed_tag(key: bytes, domain: Domain, *parts: str) -> str:
+    """HMAC-SHA-256 over length-prefixed parts, cut to 128 bits, as 32 hex characters.
+
+    Length prefixes keep ("ab", "c") apart from ("a", "bc"); the domain keeps a record's tag apart from a subject's.
+    """
+    message = b"".join(struct.pack(">I", len(raw)) + raw for raw in (part.encode() for part in (domain, *parts)))
+    return hmac.new(key, message, hashlib.sha256).hexdigest()[:32]
+
+
+def read_tag_key(path: Path) -> bytes:
+    """The tenant's tag key.
+
+    Raises:
+        ConfigError: the file is missing, of another length, or readable by others.
+    """
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no tag key here; run `mlflow-unlearn init` or set MLFLOW_UNLEARN_TAG_KEY_FILE") from None
+    if len(key) != TAG_KEY_BYTES:
+        raise ConfigError(f"{path}: expected {TAG_KEY_BYTES} bytes, found {len(key)}; restore the key this project began with")
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: others may read the tag key; run `chmod 600 {path}`")
+    return key
+
+
+def create_tag_key(path: Path) -> bool:
+    """Write a random key with mode 0600; False when one is there already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(os.urandom(TAG_KEY_BYTES))
+    return True
+
+
+def tensor_digest(paths: Iterable[Path]) -> str:
+    """Hex SHA-256 over (name, dtype, shape, bytes) of every tensor in safetensors files, by name.
+
+    Independent of file names, sharding and order of tensors: equal weights give equal digests.
+
+    Raises:
+        TamperedError: a file is not a safetensors file.
+    """
+    tensors = sorted((entry for path in paths for entry in _tensors(path)), key=lambda entry: entry[0])
+    digest = hashlib.sha256()
+    for name, dtype, shape, path, start, stop in tensors:
+        digest.update(canonical_json([name, dtype, shape, stop - start]) + b"\n")
+        for piece in _read_range(path, start, stop):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], Path, int, int]]:
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        raw = stream.read(size) if 0 < size < 100 * _CHUNK else b""
+    try:
+        header = json.loads(raw)
+    except ValueError:
+        raise TamperedError(f"{path}: not a safetensors file; the model was cut short or replaced") from None
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, stop = entry["data_offsets"]
+            yield name, entry["dtype"], entry["shape"], path, 8 + size + start, 8 + size + stop
+
+
+def _read_range(path: Path, start: int, stop: int) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        stream.seek(start)
+        left = stop - start
+        while left:
+            piece = stream.read(min(_CHUNK, left))
+            if not piece:
+                raise TamperedError(f"{path}: ends before its last tensor; the model was cut short")
+            left -= len(piece)
+            yield piece
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write aside, fsync, rename: a kill leaves the old file or the new one, nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def write_document(path: Path, schema: str, body: Mapping[str, Any]) -> None:
+    """A stage's JSON: `schema` first, then the body in its own order, two-space indented, newline at the end."""
+    write_atomically(path, (json.dumps({"schema": schema, **body}, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_document(path: Path, schema: str) -> dict[str, Any]:
+    """The body of a stage's JSON without its `schema`.
+
+    Raises:
+        ConfigError: missing, not JSON, or of another schema.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: not there; run `dvc repro` so that the stage before makes it") from None
+    except ValueError:
+        raise ConfigError(f"{path}: not JSON; delete it and run `dvc repro`") from None
+    found = document.pop("schema", None) if isinstance(document, dict) else None
+    if found != schema:
+        raise ConfigError(f"{path}: expected schema {schema}, found {found}; run `dvc repro` with this version")
+    return dict(document)

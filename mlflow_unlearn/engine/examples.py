@@ -1,0 +1,83 @@
+"""Text to tokens: a prompt written in the model's format, then the answer and the end token, which alone carry the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError, DataError
+from ..protocols import Example
+
+CHAT = "chat"
+
+
+def encode(tokenizer: Any, template: str, prompts: Sequence[str], answers: Sequence[str]) -> list[Example]:
+    """Tokenise records.
+
+    Prompt and answer are tokenised apart and joined, so that the tokens of a prompt are the same with and without its answer: what is scored
+    and what is generated then begin alike.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with an end token.
+        template: text with `{prompt}` in it, or `chat` for the tokenizer's own chat template.
+        prompts: one a record.
+        answers: one a record.
+
+    Raises:
+        ConfigError: the template has no `{prompt}`, or the tokenizer has no end token or no chat template.
+        DataError: there are not as many answers as prompts.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ConfigError("tokenizer: it has no end token, so answers could not end; set `eos_token` in its tokenizer_config.json")
+    if len(prompts) != len(answers):
+        raise DataError(f"encode: found {len(prompts)} prompts and {len(answers)} answers, expected as many of each")
+    if not prompts:
+        return []
+    heads = _prompt_tokens(tokenizer, template, prompts)
+    tails = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    return [Example(tokens=(*head, *tail, end), prompt_length=len(head)) for head, tail in zip(heads, tails, strict=True)]
+
+
+def require_fit(model: Any, examples: Sequence[Example], where: str) -> None:
+    """Refuse examples that are longer than the positions a model was made for.
+
+    Raises:
+        DataError: with the longest length found and the length that fits.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max((len(example.tokens) for example in examples), default=0)
+    if limit is not None and longest > limit:
+        raise DataError(f"{where}: the longest record has {longest} tokens, the model takes {limit}; shorten it or train with more positions")
+
+
+def answer_tokens(examples: Sequence[Example]) -> int:
+    """How many tokens carry loss."""
+    return sum(len(example.tokens) - example.prompt_length for example in examples)
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where the model's first parameter lies: batches follow it there."""
+    return next(model.parameters()).device
+
+
+def _prompt_tokens(tokenizer: Any, template: str, prompts: Sequence[str]) -> list[list[int]]:
+    if template == CHAT:
+        return _chat_tokens(tokenizer, prompts)
+    if "{prompt}" not in template:
+        raise ConfigError("params.yaml: data.template: expected `{prompt}` somewhere in the text, or `chat`; found neither")
+    texts = [template.replace("{prompt}", prompt) for prompt in prompts]
+    tokens: list[list[int]] = tokenizer(texts)["input_ids"]
+    # Some tokenizers close every text with an end token; the answer has to follow here.
+    return [ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids for ids in tokens]
+
+
+def _chat_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    if not tokenizer.chat_template:
+        raise ConfigError("params.yaml: data.template is `chat`, but the tokenizer has no chat template; write a template with `{prompt}`")
+    conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    texts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
+    tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]  # the template has written them
+    return tokens

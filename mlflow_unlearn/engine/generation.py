@@ -1,0 +1,79 @@
+"""Greedy answers in batches with a key-value cache; rows that have ended are dropped, so that no step is spent on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .examples import device_of
+
+KEEP_ROWS = 0.75
+"""The cache is compacted once fewer than this share of its rows are still being written: copying it at every ending costs more than it saves."""
+
+
+def greedy(model: Any, prompts: Sequence[Sequence[int]], *, end: int, max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
+    """The most likely continuation of each prompt, token by token, without the end token.
+
+    Args:
+        model: a Hugging Face causal language model.
+        prompts: token ids, at least one a prompt.
+        end: the token that ends an answer.
+        max_new_tokens: where an answer is cut that does not end.
+        batch_tokens: most tokens, prompts and answers with padding, in one batch.
+    """
+    answers: list[list[int]] = [[] for _ in prompts]
+    model.eval()
+    for rows in _batches(prompts, max_new_tokens, batch_tokens):
+        for i, answer in zip(rows, _continue([prompts[i] for i in rows], model, end, max_new_tokens), strict=True):
+            answers[i] = answer
+    return answers
+
+
+def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
+    """Positions of prompts of similar length."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
+        if batches and (len(batches[-1]) + 1) * (len(prompts[i]) + max_new_tokens) <= batch_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+@torch.no_grad()
+def _continue(prompts: Sequence[Sequence[int]], model: Any, end: int, max_new_tokens: int) -> list[list[int]]:
+    device = device_of(model)
+    tokens, mask = _left_padded(prompts, end, device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    rows = torch.arange(len(prompts), device=device)  # whose cache each line is
+    written = torch.full((len(prompts), max_new_tokens), end, device=device)
+    cache = None
+    for step in range(max_new_tokens):
+        answer = model(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, tokens = answer.past_key_values, answer.logits[:, -1].argmax(-1, keepdim=True)
+        # An ended line keeps writing until it is compacted away; what it writes after its end is cut off below.
+        written[rows, step] = tokens[:, 0]
+        alive = (written[rows, : step + 1] != end).all(1)
+        if not alive.any():
+            break
+        positions = positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        if alive.float().mean() < KEEP_ROWS:
+            kept = alive.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            rows, tokens, mask, positions = rows[kept], tokens[kept], mask[kept], positions[kept]
+    return [_until(line, end) for line in written.tolist()]
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(prompts, longest) tokens and mask; on the left, so that every answer begins in the same column."""
+    longest = max(len(prompt) for prompt in prompts)
+    tokens = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return tokens, mask
+
+
+def _until(line: Sequence[int], end: int) -> list[int]:
+    return list(line[: line.index(end)]) if end in line else list(line)

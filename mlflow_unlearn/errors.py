@@ -1,0 +1,40 @@
+"""What can go wrong, as types a caller can tell apart.
+
+UnlearnError
+├── ConfigError     params.yaml, policy.yaml, a command line or an environment variable is wrong
+├── DataError       a dataset file lacks a column, repeats an id, cannot be read
+├── LineageError    a revision, a model version or its data cannot be resolved
+├── TamperedError   bytes differ from the digest that was recorded for them
+├── StoreError      MLflow, DVC or the disk does not answer
+└── LedgerError     an erasure request is unknown, repeated or in the wrong state
+
+A message says where, what was found, what was expected and what to do next. It never quotes a record or an identifier.
+"""
+
+
+class UnlearnError(Exception):
+    """Anything this project raises on purpose; the command line prints it in one line and ends with 2."""
+
+
+class ConfigError(UnlearnError):
+    """Settings are missing, misspelt or of the wrong type. Lists every complaint, not the first."""
+
+
+class DataError(UnlearnError):
+    """A dataset does not have the shape its settings promise."""
+
+
+class LineageError(UnlearnError):
+    """What made a model version cannot be resolved."""
+
+
+class TamperedError(UnlearnError):
+    """Bytes are not the ones that were recorded."""
+
+
+class StoreError(UnlearnError):
+    """A store outside this process is unreachable or refuses."""
+
+
+class LedgerError(UnlearnError):
+    """The ledger of erasure requests refuses an entry or does not know it."""

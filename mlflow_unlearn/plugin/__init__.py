@@ -1,0 +1,1 @@
+"""One module per MLflow entry point: cheap to import, cannot raise at import."""

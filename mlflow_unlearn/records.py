@@ -1,0 +1,301 @@
+"""The values that flow through the pipeline: frozen, keyword-only, standard library only.
+
+ErasureRequest -> Trace -> Split -> Unlearned -> Evaluation -> Verdict. No value holds an identifier or a text of a person: people and
+records appear as keyed tags (hex, 128 bits), as counts, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Basis(StrEnum):
+    """Why a person or an authority may ask for erasure."""
+
+    GDPR_17 = "gdpr_17"
+    CCPA = "ccpa"
+    COPYRIGHT = "copyright"
+    SAFETY = "safety"
+    CONTRACT = "contract"
+    POISONING = "poisoning"
+
+
+class Effect(StrEnum):
+    """What is asked: the trace of the records removed, or only their output suppressed (Cooper et al. 2025)."""
+
+    REMOVAL = "removal"
+    SUPPRESSION = "suppression"
+
+
+class Claim(StrEnum):
+    """What an unlearning run may claim: retrained without the data, bounded by (epsilon, delta), or only measured."""
+
+    EXACT = "exact"
+    CERTIFIED = "certified"
+    APPROXIMATE = "approximate"
+
+
+class Outcome(StrEnum):
+    """A verdict. Failing to detect is not passing: what could not be decided is INCONCLUSIVE."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class State(StrEnum):
+    """Where an erasure request stands."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    REFUSED = "refused"
+
+
+class Direction(StrEnum):
+    """Whether more or less of a score is better for the set it was measured on."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    NEAR_CENTRE = "near_centre"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasureRequest:
+    """One entry of the ledger."""
+
+    request_id: str
+    basis: Basis
+    effect: Effect
+    received_at: datetime
+    due_at: datetime | None
+    state: State = State.OPEN
+    subjects: tuple[str, ...] = ()
+    """Keyed tags of the people to forget, sorted."""
+    records: tuple[str, ...] = ()
+    """Keyed tags of single records to forget, sorted."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class ModelVersion:
+    """A version in the registry (MLflow's), by name and number."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRevision:
+    """One state of a dataset under DVC."""
+
+    name: str
+    path: str
+    """Path of the DVC output, relative to the git root."""
+    md5: str
+    """DVC's digest; ends in `.dir` for a directory."""
+    revisions: tuple[str, ...] = ()
+    """Names of git revisions (branches, tags, short commits) that hold this state, sorted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionLineage:
+    """What the registry says about the making of one version."""
+
+    model: ModelVersion
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    """Dataset name -> DVC md5 of everything the version was trained on; empty when it cannot be read."""
+    parent: ModelVersion | None = None
+    requests: tuple[str, ...] = ()
+    """Requests this version was made to forget."""
+    verdict: Mapping[str, str] = field(default_factory=dict)
+    """Effect -> outcome of its evaluation."""
+    tensor_digest: str | None = None
+    aliases: tuple[str, ...] = ()
+    problem: str | None = None
+    """Why the lineage could not be read, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedVersion:
+    """One line of a trace: a version and why it stands where it stands."""
+
+    model: ModelVersion
+    why: str
+    records: int = 0
+    """How many of the requested records its data held."""
+    datasets: tuple[DatasetRevision, ...] = ()
+    signed: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """The version to be unlearned, pinned when a batch of requests is first traced."""
+
+    model: ModelVersion
+    tensor_digest: str
+    datasets: tuple[DatasetRevision, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Which versions saw the requested records. What cannot be read is unknown, never clear."""
+
+    requests: tuple[str, ...]
+    affected: tuple[TracedVersion, ...] = ()
+    clear: tuple[TracedVersion, ...] = ()
+    unknown: tuple[TracedVersion, ...] = ()
+    parent: Parent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Sizes and digests of the sets; the rows themselves stay under build/raw. forget + retain is the dataset, exactly."""
+
+    requests: tuple[str, ...]
+    parent: Parent
+    effects: tuple[Effect, ...]
+    rows: Mapping[str, int]
+    """Set name -> number of records: dataset, forget, requested, retain, holdout, neighbours, general, canaries."""
+    files: Mapping[str, str]
+    """Set name -> sha256 of its file under build/raw."""
+    digest: str
+    """sha256 over the three digests of forget, retain and holdout."""
+    canaries: Mapping[str, int | str | bool] = field(default_factory=dict)
+    """audit_included, audit_excluded, tuning_included, tuning_excluded, commitment, committed (before training), spent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlearned:
+    """What an unlearning run made."""
+
+    requests: tuple[str, ...]
+    parent: Parent
+    tensor_digest: str
+    split_digest: str
+    method: Mapping[str, object]
+    """The method section of params.yaml, complete with defaults, plus seed and optimiser settings."""
+    claim: Claim
+    steps: int
+    seconds: float
+    stopped: str
+    """Why the run ended: `target met` or `all epochs done`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A measured value with its 95 % interval. A score without an interval does not exist."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    direction: Direction
+    interval: str = "bootstrap"
+    """How the limits were made: clopper-pearson, bootstrap-bca, delong, permutation, exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryTest:
+    """One attack on the canaries of one model."""
+
+    attack: str
+    auc: Score
+    """Chance that an included canary looks more like a member than an excluded one; 0.5 is its true centre."""
+    auc_upper: Mapping[str, float]
+    """Confidence level (e.g. "0.95") -> upper limit of |AUC - 0.5|, for the levels the policy may ask for."""
+    p_member: float
+    """Permutation p: included canaries look more like members (under-forgotten)."""
+    p_non_member: float
+    """Permutation p: included canaries look less like members (over-forgotten)."""
+    epsilon: float
+    """One-run lower bound on epsilon (Steinke et al. 2023), both signs at alpha / 2."""
+    detectable_epsilon: float
+    """The largest epsilon this many canaries could have shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verbatim:
+    """Exact matches of greedy answers among included and excluded canaries, with Fisher's one-sided p."""
+
+    included_matches: int
+    included: int
+    excluded_matches: int
+    excluded: int
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """Everything measured on one model state."""
+
+    scores: Mapping[str, Mapping[str, Score]]
+    """Set name (forget, paraphrased, retain, neighbours, general, holdout, ...) -> metric name -> score."""
+    canaries: tuple[CanaryTest, ...] = ()
+    verbatim: Verbatim | None = None
+    attacks: Mapping[str, CanaryTest] = field(default_factory=dict)
+    """Attack name -> the request's own records against excluded canaries: can only cause FAIL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The parent, the unlearned model and the unlearned model after a benign fine-tune, side by side."""
+
+    requests: tuple[str, ...]
+    parent: Parent
+    unlearned: str
+    """Tensor digest of the unlearned model."""
+    split_digest: str
+    attempt: int
+    """1 for the first time audit canaries were opened for this parent and pool, and so on."""
+    pool_spent_by: str | None
+    """The closed batch that already used this pool, if any."""
+    before: ModelReport
+    after: ModelReport
+    after_finetune: ModelReport
+    utility: Mapping[str, Score]
+    """Set name -> paired difference after - before; the lower limit must stay above minus the margin."""
+    precisions: Mapping[str, ModelReport] = field(default_factory=dict)
+    """Deployed precision -> report; `fp32` is `after` itself and is not repeated."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One condition of the verdict: holds, does not hold, or was not measured (None)."""
+
+    name: str
+    holds: bool | None
+    detail: str
+    """The figure, the limit and what it means, in words for a reviewer."""
+    failure: bool = False
+    """True when not holding is evidence of leakage or damage (FAIL), false when it only keeps from PASS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer for one effect with all its reasons."""
+
+    effect: Effect
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """The version that carries an unlearned model."""
+
+    requests: tuple[str, ...]
+    model: ModelVersion
+    parent: ModelVersion
+    tensor_digest: str
+    run_id: str
+    claim: Claim
+    verdicts: Mapping[str, Outcome]

@@ -1,0 +1,63 @@
+"""From requests to a trace: what the `index` and `trace` stages and the commands `request add`, `trace`, `gate` and `status` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import LineageError, StoreError
+from ..records import DatasetRevision, ErasureRequest, ModelVersion, Parent, Trace, VersionLineage
+from ..trace import lineage_datasets, trace
+from .workbench import Workbench
+
+
+def indexed_states(bench: Workbench) -> tuple[tuple[DatasetRevision, ...], int]:
+    """Every readable dataset revision, indexed, and how many files that took. Revisions that neither cache nor remote holds are left out."""
+    data = bench.params.data
+    readable, new_files = [], 0
+    for state in bench.project.dataset_states(data.name, bench.from_root(data.path)):
+        try:
+            new_files += bench.index.ensure(bench.project, state, data.columns, bench.key)
+        except StoreError:
+            continue  # its versions stay unknown in the trace, which says so
+        readable.append(state)
+    return tuple(readable), new_files
+
+
+def trace_requests(bench: Workbench, requests: Sequence[ErasureRequest], versions: Sequence[VersionLineage] | None = None) -> Trace:
+    """Trace over every version of every registered model."""
+    states, _ = indexed_states(bench)
+    subjects = sorted({tag for request in requests for tag in request.subjects})
+    records = sorted({tag for request in requests for tag in request.records})
+    matches = bench.index.matches(states, subjects=subjects, records=records)
+    lineages = bench.registry.lineages() if versions is None else versions
+    return trace(requests, lineages, {state.md5: state for state in states}, matches)
+
+
+def pinned_parent(bench: Workbench, traced: Trace) -> Trace:
+    """The trace with its parent: pinned in the ledger on first use, so that a batch that grows keeps it.
+
+    Raises:
+        LineageError: what the parent was trained on is unknown.
+    """
+    model = bench.params.model
+    parent = bench.ledger.pinned_parent(model.name, model.parent)
+    if parent is None:
+        version = bench.registry.resolve(model.parent)
+        if any(line.model == version for line in traced.clear):
+            return traced
+        parent = resolve_parent(bench, version)
+        bench.ledger.pin_parent(model.name, model.parent, parent)
+    return replace(traced, parent=parent)
+
+
+def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
+    """A version with its tensor digest and every dataset revision in its closure."""
+    lineages = {lineage.model: lineage for lineage in bench.registry.lineages(version.name)}
+    known = {state.md5: state for state in indexed_states(bench)[0]}
+    wanted, problem = lineage_datasets(version, lineages)
+    missing = problem or next((f"dataset state {md5[:8]} is not readable" for md5 in wanted if md5 not in known), None)
+    if missing:
+        raise LineageError(f"{version}: cannot tell what it was trained on ({missing}); retain would be a guess, so nothing is unlearned")
+    datasets = tuple(known[md5] for md5 in sorted(wanted))
+    return Parent(model=version, tensor_digest=bench.registry.tensor_digest(version), datasets=datasets)

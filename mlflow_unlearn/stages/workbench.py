@@ -1,0 +1,142 @@
+"""What every stage works with: settings, the project's adapters (opened on first use) and the stage documents under build/."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import config, digests
+from ..documents import decode, encode
+from ..protocols import Progress
+
+if TYPE_CHECKING:
+    from ..adapters.dvc_project import DvcProject
+    from ..adapters.ledger import Ledger
+    from ..adapters.record_index import RecordIndex
+    from ..adapters.registry import Registry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One folder with params.yaml and policy.yaml, inside a Git and DVC repository."""
+
+    folder: Path = field(default_factory=Path.cwd)
+
+    @cached_property
+    def params(self) -> config.Params:
+        """params.yaml of this folder."""
+        return config.load_params(self.folder / "params.yaml")
+
+    @cached_property
+    def policy(self) -> config.Policy:
+        """policy.yaml of this folder, or the defaults."""
+        return config.load_policy(self.folder / "policy.yaml")
+
+    @cached_property
+    def settings(self) -> config.Settings:
+        """Where the key, the ledger and the registry are."""
+        return config.settings(self.folder)
+
+    @cached_property
+    def key(self) -> bytes:
+        """The tag key."""
+        return digests.read_tag_key(self.settings.tag_key_file)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The record of erasure requests."""
+        from ..adapters.ledger import Ledger
+
+        return Ledger(self.settings.ledger_uri)
+
+    @cached_property
+    def project(self) -> DvcProject:
+        """Git and DVC around this folder."""
+        from ..adapters.dvc_project import DvcProject
+
+        return DvcProject(self.settings.root)
+
+    @cached_property
+    def index(self) -> RecordIndex:
+        """The record index."""
+        from ..adapters.record_index import RecordIndex
+
+        return RecordIndex(self.settings.state / "index")
+
+    @cached_property
+    def registry(self) -> Registry:
+        """MLflow's registry and tracking store."""
+        from ..adapters.registry import connect
+
+        return connect(self.settings, self.params.model.name)
+
+    @property
+    def sets(self) -> Path:
+        """The folder of raw rows: git-ignored, never cached by DVC."""
+        return self.folder / "build/raw/sets"
+
+    @property
+    def route(self) -> Path:
+        """What the chosen strategy builds."""
+        return self.folder / "build" / self.params.unlearn.strategy
+
+    def from_root(self, path: str) -> str:
+        """A path of params.yaml, relative to the git root."""
+        return Path(os.path.relpath(self.folder / path, self.settings.root)).as_posix()
+
+    def write(self, name: str, body: Mapping[str, Any]) -> None:
+        """Write build/NAME.json."""
+        digests.write_document(self.path(name), schema(name), body)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The body of build/NAME.json."""
+        return digests.read_document(self.path(name), schema(name))
+
+    def path(self, name: str) -> Path:
+        """Where a stage document lies; `unlearned` belongs to its route."""
+        return self.route / "unlearned.json" if name == "unlearned" else self.folder / "build" / f"{name}.json"
+
+    def value(self, cls: type[T], name: str, key: str | None = None) -> T:
+        """A document, or one key of it, as a record of records.py."""
+        body = self.read(name)
+        return decode(cls, body if key is None else body.get(key), f"{self.path(name)}" + (f": {key}" if key else ""))
+
+    def no_request(self, name: str, before: str) -> bool:
+        """Whether the stage before had nothing to do; then this one writes the empty document and is done."""
+        if self.read(before)["requests"]:
+            return False
+        self.write(name, {"requests": []})
+        return True
+
+
+NO_REQUEST = "no open request: nothing to do"
+
+
+def schema(name: str) -> str:
+    """The schema of a stage document."""
+    return f"mlflow-unlearn.{name}/1"
+
+
+def body(record: Any) -> dict[str, Any]:
+    """A record as the body of a document, `requests` first."""
+    document: dict[str, Any] = encode(record)
+    return {"requests": document.pop("requests"), **document}
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar with time left on stderr; give the yielded function every Progress."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done: bar.update(task, total=done.steps, completed=done.step)

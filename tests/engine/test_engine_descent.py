@@ -1,0 +1,145 @@
+"""The descent loop: the plain loop written out is its oracle."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mlflow_unlearn.adapters.models import with_lora
+from mlflow_unlearn.config import LoraParams, OptimiserParams
+from mlflow_unlearn.engine.batches import training_steps
+from mlflow_unlearn.engine.descent import Descent, descend, fit, learning_rate
+from mlflow_unlearn.engine.randomness import private_randomness
+from mlflow_unlearn.errors import ConfigError
+from mlflow_unlearn.losses import retain_nll
+from mlflow_unlearn.protocols import Batch, Example
+
+EXAMPLES = [Example(tokens=tuple(range(3 + i, 9 + 2 * i)), prompt_length=2 + i % 3) for i in range(10)]
+
+
+def optimiser(**changes: Any) -> OptimiserParams:
+    return OptimiserParams(**{"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "token_budget": 30} | changes)
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def trained(model: Any, settings: OptimiserParams, examples: Sequence[Example] = EXAMPLES, seed: int = 0) -> dict[str, torch.Tensor]:
+    copied = copy.deepcopy(model)
+    for _ in fit(copied, examples, settings, seed, 0):
+        pass
+    return weights(copied)
+
+
+def naive_training(model: Any, settings: OptimiserParams) -> dict[str, torch.Tensor]:
+    """One padded batch a step, full logits, torch's own loss and clipping; weight decay on matrices only."""
+    copied = copy.deepcopy(model).train()
+    matrices, vectors = ([p for p in copied.parameters() if (p.ndim >= 2) is side] for side in (True, False))
+    adamw = torch.optim.AdamW([{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}])
+    wide = optimiser(token_budget=10**6)
+    for step, (batch,) in enumerate(training_steps(EXAMPLES, wide, 0, 0), start=1):
+        assert batch.retain is not None
+        logits = copied(input_ids=batch.retain.input_ids, attention_mask=batch.retain.attention_mask).logits
+        functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.retain.labels[:, 1:].flatten(), ignore_index=-100).backward()
+        torch.nn.utils.clip_grad_norm_(copied.parameters(), settings.max_grad_norm)
+        for group in adamw.param_groups:
+            group["lr"] = learning_rate(step, 6, settings)
+        adamw.step()
+        adamw.zero_grad()
+    return weights(copied)
+
+
+def gradient(model: Any, token_budget: int) -> list[torch.Tensor]:
+    batches = next(training_steps(EXAMPLES, optimiser(batch_size=10, token_budget=token_budget), 0, 0))
+    return list(torch.autograd.grad(torch.stack([retain_nll(model, batch) for batch in batches]).sum(), list(model.parameters())))
+
+
+def test_training_equals_the_plain_loop(model: Any) -> None:
+    torch.testing.assert_close(trained(model, optimiser()), naive_training(model, optimiser()), atol=1e-4, rtol=1e-4)
+
+
+def test_micro_batches_do_not_change_the_gradient(model: Any) -> None:
+    torch.testing.assert_close(gradient(model, 20), gradient(model, 10**6), atol=1e-6, rtol=1e-5)
+
+
+def test_same_seed_same_weights(model: Any) -> None:
+    torch.testing.assert_close(trained(model, optimiser()), trained(model, optimiser()), atol=0, rtol=0)
+
+
+def test_another_seed_other_weights(model: Any) -> None:
+    first, second = (trained(model, optimiser(), seed=seed)["lm_head.weight"] for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_training_lowers_the_loss(model: Any) -> None:
+    losses = [progress.losses["loss"] for progress in fit(model, EXAMPLES, optimiser(epochs=20), 0, 0)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_lora_trains_its_adapters_only(model: Any) -> None:
+    base = weights(model)
+    adapted = with_lora(model, LoraParams(rank=2), seed=0)
+    for _ in fit(adapted, EXAMPLES, optimiser(), 0, 0):
+        pass
+    for name, value in adapted.named_parameters():
+        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        assert ("lora_" in name) == (plain not in base or not torch.equal(value, base[plain]))
+
+
+def test_dropout_follows_the_seed_and_leaves_global_randomness_alone(model: Any) -> None:
+    def run() -> dict[str, torch.Tensor]:
+        return trained(with_lora(copy.deepcopy(model), LoraParams(rank=2, dropout=0.5), seed=0), optimiser())
+
+    before = torch.random.get_rng_state()
+    first = run()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(7)
+    torch.testing.assert_close(run(), first, atol=0, rtol=0)
+
+
+def test_private_randomness_repeats(model: Any) -> None:
+    draws = []
+    for _ in range(2):
+        with private_randomness(5):
+            draws.append(torch.rand(3))
+    assert torch.equal(*draws)
+
+
+def test_bfloat16_rounds_the_arithmetic_and_not_the_weights(model: Any) -> None:
+    exact, rounded = copy.deepcopy(model), copy.deepcopy(model)
+    for changed, dtype in ((exact, "float32"), (rounded, "bfloat16")):
+        descent = Descent(optimiser=optimiser(), steps=6, seed=0, dtype=dtype)  # type: ignore[arg-type]
+        list(descend(changed, training_steps(EXAMPLES, optimiser(), 0, 0), retain_nll, descent))
+    assert {value.dtype for value in rounded.parameters()} == {torch.float32}
+    torch.testing.assert_close(rounded.lm_head.weight, exact.lm_head.weight, atol=0.05, rtol=0.05)
+    assert not torch.equal(rounded.lm_head.weight, exact.lm_head.weight)
+
+
+def test_the_learning_rate_warms_up_peaks_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100, optimiser(learning_rate=1.0)) for step in range(1, 101)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5] == 1.0
+    assert rates[52] == pytest.approx(0.5 * (1 + math.cos(math.pi * 47 / 95)))
+    assert all(earlier >= later for earlier, later in zip(rates[5:], rates[6:], strict=False))
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_a_loss_that_is_not_finite_is_refused(model: Any) -> None:
+    def broken(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return retain_nll(model, batch) * float("nan")
+
+    with pytest.raises(ConfigError, match="step 1: the loss is nan, expected a finite number"):
+        list(descend(model, training_steps(EXAMPLES, optimiser(), 0, 0), broken, Descent(optimiser=optimiser(), steps=6, seed=0)))
+
+
+def test_a_frozen_model_is_refused(model: Any) -> None:
+    model.requires_grad_(False)
+    with pytest.raises(ConfigError, match="no parameter of the model may change"):
+        list(fit(model, EXAMPLES, optimiser(), 0, 0))

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mlflow_unlearn.cli import main
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments, **options: CliRunner().invoke(main, arguments, **options)
+
+
+def test_help_imports_nothing_heavy():
+    heavy = "'torch', 'mlflow', 'dvc', 'transformers', 'great_expectations', 'duckdb', 'sqlalchemy', 'rich', 'numpy'"
+    code = f"import sys, mlflow_unlearn.cli; sys.exit(sorted(m for m in [{heavy}] if m in sys.modules) and 1)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_command_of_the_contract_is_there(run):
+    listed = run("--help").output
+    assert all(name in listed for name in ("init", "stage", "index", "request", "trace", "gate", "status"))
+
+
+@pytest.mark.parametrize("command", [["status"], ["gate", "models:/m/1"], ["trace", "er-1"], ["stage", "trace"], ["request", "list"]])
+def test_outside_a_repository_every_command_says_one_line_and_ends_with_2(run, command):
+    done = run(*command)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_misspelt_stage_lists_the_stages(run):
+    done = run("stage", "unlern")
+    assert done.exit_code == 2
+    assert "'unlearn'" in done.stderr
+
+
+def test_ids_are_never_arguments(run):
+    assert run("request", "add", "somebody", "--basis", "ccpa").exit_code == 2
+
+
+def test_init_without_dvc_says_dvc_init(run, tmp_path):
+    (tmp_path / ".git").mkdir()
+    done = run("init")
+    assert done.exit_code == 2
+    assert "run `dvc init` first" in done.stderr

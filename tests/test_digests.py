@@ -1,0 +1,106 @@
+import os
+import stat
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from mlflow_unlearn import digests
+from mlflow_unlearn.errors import ConfigError, TamperedError
+
+KEY = bytes(range(32))
+json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_canonical_bytes_ignore_key_order(document):
+    assert digests.canonical_json(document) == digests.canonical_json(dict(reversed(document.items())))
+
+
+@given(st.text(), st.text())
+def test_tags_tell_where_one_part_ends(left, right):
+    joined = digests.keyed_tag(KEY, "content", left + right, "")
+    assert (digests.keyed_tag(KEY, "content", left, right) == joined) == (right == "")
+
+
+def test_domains_and_keys_separate_tags():
+    tags = {digests.keyed_tag(key, domain, "x") for key in (KEY, KEY[::-1]) for domain in ("record", "subject", "content", "shard")}
+    assert len(tags) == 8
+
+
+def test_a_new_key_is_private_and_made_once(tmp_path):
+    path = tmp_path / "state/tag.key"
+    assert digests.create_tag_key(path)
+    first = digests.read_tag_key(path)
+    assert not digests.create_tag_key(path)
+    assert digests.read_tag_key(path) == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path):
+    path = tmp_path / "tag.key"
+    path.write_bytes(KEY)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        digests.read_tag_key(path)
+
+
+@pytest.mark.parametrize(("content", "complaint"), [(None, "no tag key here"), (b"short", "expected 32 bytes, found 5")])
+def test_a_missing_or_short_key_says_what_to_do(tmp_path, content, complaint):
+    path = tmp_path / "tag.key"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=complaint):
+        digests.read_tag_key(path)
+
+
+def test_tensor_digest_ignores_file_names_sharding_and_order(tmp_path):
+    a, b = torch.arange(6.0).reshape(2, 3), torch.ones(4, dtype=torch.bfloat16)
+    save_file({"a": a, "b": b}, tmp_path / "one.safetensors", metadata={"format": "pt"})
+    save_file({"b": b}, tmp_path / "x.safetensors")
+    save_file({"a": a}, tmp_path / "y.safetensors")
+    whole = digests.tensor_digest([tmp_path / "one.safetensors"])
+    assert digests.tensor_digest([tmp_path / "y.safetensors", tmp_path / "x.safetensors"]) == whole
+
+
+@pytest.mark.parametrize("change", [lambda t: t + 1e-6, lambda t: t.reshape(3, 2), lambda t: t.double()])
+def test_tensor_digest_sees_values_shapes_and_types(tmp_path, change):
+    tensor = torch.arange(6.0).reshape(2, 3)
+    save_file({"a": tensor}, tmp_path / "old.safetensors")
+    save_file({"a": change(tensor)}, tmp_path / "new.safetensors")
+    assert digests.tensor_digest([tmp_path / "old.safetensors"]) != digests.tensor_digest([tmp_path / "new.safetensors"])
+
+
+def test_a_cut_model_file_is_tampered(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(100)}, path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(TamperedError, match="cut short"):
+        digests.tensor_digest([path])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    digests.write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        digests.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_document_of_another_schema_is_refused(tmp_path):
+    digests.write_document(tmp_path / "a.json", "mlflow-unlearn.trace/1", {"requests": []})
+    assert digests.read_document(tmp_path / "a.json", "mlflow-unlearn.trace/1") == {"requests": []}
+    with pytest.raises(ConfigError, match="expected schema mlflow-unlearn.trace/2, found mlflow-unlearn.trace/1"):
+        digests.read_document(tmp_path / "a.json", "mlflow-unlearn.trace/2")
+
+
+@pytest.mark.parametrize(("content", "complaint"), [(None, "run `dvc repro`"), ("{", "not JSON")])
+def test_an_unreadable_document_says_what_to_do(tmp_path, content, complaint):
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ConfigError, match=complaint):
+        digests.read_document(tmp_path / "a.json", "s")
