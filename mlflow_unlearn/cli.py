@@ -103,7 +103,7 @@ def request() -> None:
 @click.option("--received", help="When the request arrived, e.g. 2026-11-24T18:00:00Z. Default: now.")
 @as_json
 @one_line_errors
-def request_add(subjects: Any, records: Any, basis: str, effect: str | None, received: str | None, json_output: bool) -> None:  # noqa: PLR0913 - one per option
+def request_add(subjects: Any, records: Any, basis: str, effect: str | None, received: str | None, json_output: bool) -> None:
     """Enter a request. Ids come from a file or stdin, never from the command line, and are stored as keyed tags only."""
     from . import commands
 

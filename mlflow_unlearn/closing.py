@@ -29,15 +29,22 @@ def close_request(request_id: str) -> dict[str, Any]:
     reason = _why_not(bench, request)
     if reason:
         return {"request": request_id, "closed": False, "reasons": [reason]}
-    left = _commit_retain(bench, request)
+    canaries = forgotten_canaries(bench)
+    left = _commit_retain(bench, request, canaries)
     split = bench.value(Split, "split")
-    pool = str(split.canaries.get("commitment", ""))
-    if pool:
-        bench.ledger.spend_pool(pool, ",".join(split.requests), datetime.now(UTC))
-    bench.ledger.close([request_id], datetime.now(UTC))
+    if split.canaries:
+        bench.ledger.spend_pool(str(split.canaries["commitment"]), ",".join(split.requests), datetime.now(UTC))
+    bench.ledger.close(request_id, canaries, datetime.now(UTC))
     if not bench.ledger.open():
         bench.ledger.release_parent(bench.params.model.name)
     return {"request": request_id, "closed": True, "records_erased": left, "reasons": [f"{request_id} closed: {left} records left the dataset"]}
+
+
+def forgotten_canaries(bench: Workbench) -> frozenset[str]:
+    """Record tags of the canaries that were forgotten in the batch's run."""
+    from .adapters.tables import read_set
+
+    return frozenset(record.tag for name in ("audit_included", "tuning_included") for record in read_set(bench.sets, name))
 
 
 def _why_not(bench: Workbench, request: ErasureRequest) -> str | None:
@@ -51,26 +58,24 @@ def _why_not(bench: Workbench, request: ErasureRequest) -> str | None:
     outcome = registered.verdicts.get(request.effect.value, Outcome.INCONCLUSIVE)
     if outcome is Outcome.PASS:
         return None
-    return f"{request.request_id} asks for {request.effect}, and version {registered.model} is {outcome} for it; see `mlflow-unlearn gate models:/{registered.model}`"
+    asked = f"{request.request_id} asks for {request.effect}, and version {registered.model} is {outcome} for it"
+    return f"{asked}; see `mlflow-unlearn gate models:/{registered.model}`"
 
 
-def _commit_retain(bench: Workbench, request: ErasureRequest) -> int:
+def _commit_retain(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) -> int:
     from .adapters.erasure import Erased, erase
-    from .adapters.tables import read_canary_tags
 
     data = bench.params.data
     subjects, records = bench.ledger.erased()
-    canaries = read_canary_tags(bench.sets)
-    bench.ledger.tombstone(request.request_id, canaries)
     gone = Erased(
         key=bench.key,
         dataset=data.name,
         columns=data.columns,
         subjects=subjects | set(request.subjects),
-        records=records | set(request.records) | set(canaries),
+        records=records | set(request.records) | canaries,
     )
     count = erase(_files(bench.folder / data.path), gone)
-    bench.project.commit_output(bench.from_root(data.path))
+    bench.project.commit_output(bench.from_root(data.path), f"Erase {request.request_id} from {data.name}")
     return count
 
 

@@ -29,8 +29,9 @@ class RequestedIds:
 def build_index() -> dict[str, Any]:
     """Index every dataset revision."""
     bench = Workbench()
-    states, new_files = indexed_states(bench)
-    return {"states": [encode(state) | bench.index.summary(state.md5) for state in states], "files_newly_indexed": new_files}
+    indexed = indexed_states(bench)
+    states = [encode(state) | bench.index.summary(state) for state in indexed.states]
+    return {"states": states, "unreadable": dict(indexed.unreadable), "files_newly_indexed": indexed.new_files}
 
 
 def add_request(ids: RequestedIds, basis: str, effect: str | None, received: str | None) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def add_request(ids: RequestedIds, basis: str, effect: str | None, received: str
         subjects=tuple(sorted(subjects)),
         records=tuple(sorted(records)),
     )
-    bench.ledger.add(request)
+    bench.ledger.add(request, datetime.now(UTC))
     return _summary(request)
 
 
@@ -79,7 +80,7 @@ def show_request(request_id: str) -> dict[str, Any]:
 def extend_request(request_id: str, until: str) -> dict[str, Any]:
     """Move a deadline."""
     ledger = Workbench().ledger
-    ledger.extend(request_id, _moment(until, "--until"))
+    ledger.extend(request_id, _moment(until, "--until"), datetime.now(UTC))
     return _summary(ledger.get(request_id))
 
 
@@ -104,13 +105,14 @@ def gate_version(uri: str, policy: Path | None) -> dict[str, Any]:
     bench = Workbench()
     if policy is not None and not policy.exists():
         raise ConfigError(f"{policy}: no such policy file")
-    rules = config.load_policy(policy) if policy else bench.policy
+    if policy is not None:
+        config.load_policy(policy)  # a policy that cannot be read must not look like one that was applied
     version = bench.registry.resolve(uri)
     lineages = bench.registry.lineages()
     lineage = next(each for each in lineages if each.model == version)
     held = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
     traced = trace_requests(bench, held, lineages) if held else None
-    return encode(gate(lineage, traced, bench.registry.verdicts(version), rules)) | {"version": str(version)}
+    return encode(gate(lineage, traced, bench.registry.verdicts(version))) | {"version": str(version)}
 
 
 def status() -> dict[str, Any]:
@@ -143,10 +145,10 @@ def _moment(text: str, option: str) -> datetime:
 
 
 def _refuse_unknown(bench: Workbench, subjects: dict[str, int], records: dict[str, int]) -> None:
-    states, _ = indexed_states(bench)
-    missing_subjects, missing_records = bench.index.unknown(subjects=tuple(subjects), records=tuple(records), states=states)
+    states = indexed_states(bench).states
+    missing_subjects, missing_records = bench.index.unknown(states, subjects=tuple(subjects), records=tuple(records))
     complaints = [
-        f"request add: line {lines[position]} of --{kind}: not in any of {len(states)} indexed revisions of dataset {bench.params.data.name}; check the id"
+        f"request add: line {lines[position]} of --{kind}: in none of the {len(states)} revisions of dataset {bench.params.data.name}; check the id"
         for kind, lines, positions in (("subjects", list(subjects.values()), missing_subjects), ("records", list(records.values()), missing_records))
         for position in positions
     ]

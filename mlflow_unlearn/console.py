@@ -57,7 +57,11 @@ def _request(out: Console, document: dict[str, Any]) -> None:
 
 
 def _requests(out: Console, document: dict[str, Any]) -> None:
-    out.print(_table("Erasure requests", ("request", "state", "basis", "effect", "received", "due", "people", "records"), _request_rows(document["requests"])))
+    out.print(
+        _table(
+            "Erasure requests", ("request", "state", "basis", "effect", "received", "due", "people", "records"), _request_rows(document["requests"])
+        )
+    )
 
 
 def _request_rows(requests: Sequence[dict[str, Any]]) -> list[tuple[object, ...]]:

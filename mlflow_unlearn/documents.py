@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -60,7 +60,7 @@ def decode(cls: type[T], document: Any, where: str) -> T:
     return typing.cast(T, value)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 

@@ -36,15 +36,10 @@ def token_log_probs(model: torch.nn.Module, sequences: Sequences) -> tuple[Tenso
         (tokens,) log-probabilities in nats, row after row, and (tokens,) the row each belongs to.
     """
     states, targets, rows, head = _label_states(model, sequences)
-    vocabulary = getattr(head, "out_features", states.shape[-1])
-    size = max(1, CHUNK_LOGITS // vocabulary)
-    if len(targets) <= size:
+    pieces = _pieces(head, states, targets)
+    if len(pieces) == 1:
         return _log_probs(head, states, targets), rows
-    pieces = [
-        checkpoint(_log_probs, head, some_states, some_targets, use_reentrant=False)
-        for some_states, some_targets in zip(torch.split(states, size), torch.split(targets, size), strict=True)
-    ]
-    return torch.cat(pieces), rows
+    return torch.cat([checkpoint(_log_probs, head, *piece, use_reentrant=False) for piece in pieces]), rows
 
 
 def answer_log_probs(model: torch.nn.Module, sequences: Sequences) -> tuple[Tensor, Tensor]:
@@ -58,10 +53,12 @@ def answer_log_probs(model: torch.nn.Module, sequences: Sequences) -> tuple[Tens
     return sums, torch.bincount(rows, minlength=len(sequences.labels))
 
 
-def answer_logits(model: torch.nn.Module, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
-    """(tokens, vocabulary) logits where tokens carry loss, (tokens,) the true tokens, (tokens,) their rows."""
+@torch.no_grad()
+def token_scores(model: torch.nn.Module, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
+    """(tokens,) log-probabilities in nats, (tokens,) whether the most likely token is the true one, (tokens,) the row; without gradient."""
     states, targets, rows, head = _label_states(model, sequences)
-    return head(states).float(), targets, rows
+    scores = [_scores(head, *piece) for piece in _pieces(head, states, targets)]
+    return torch.cat([log_probs for log_probs, _ in scores]), torch.cat([hits for _, hits in scores]), rows
 
 
 def npo_terms(log_probs: Tensor, reference: Tensor, beta: float) -> Tensor:
@@ -88,6 +85,17 @@ def retain_nll(model: torch.nn.Module, batch: Batch) -> Tensor:
         raise ValueError("losses.retain_nll: the micro-batch has no retain rows; look at batch.retain first")
     log_probs, _ = token_log_probs(model, batch.retain)
     return -log_probs.sum() / batch.retain_tokens
+
+
+def _pieces(head: torch.nn.Module, states: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """States and targets, cut so that no piece makes more logits than may be held at once."""
+    size = max(1, CHUNK_LOGITS // getattr(head, "out_features", states.shape[-1]))
+    return list(zip(torch.split(states, size), torch.split(targets, size), strict=True))
+
+
+def _scores(head: torch.nn.Module, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = head(states).float()
+    return -functional.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
 
 
 def _log_probs(head: torch.nn.Module, states: Tensor, targets: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Sequences:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One micro-batch of an optimiser batch. Losses divide by the totals of the whole optimiser batch, so that micro-batches sum to its exact loss."""
+    """One micro-batch of an optimiser batch. Losses divide by the totals of the whole, so that micro-batches sum to its exact loss."""
 
     forget: Sequences | None
     retain: Sequences | None

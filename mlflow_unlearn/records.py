@@ -41,7 +41,7 @@ class Claim(StrEnum):
 class Outcome(StrEnum):
     """A verdict. Failing to detect is not passing: what could not be decided is INCONCLUSIVE."""
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105 - a verdict
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
 
@@ -185,6 +185,8 @@ class Unlearned:
     seconds: float
     stopped: str
     """Why the run ended: `target met` or `all epochs done`."""
+    losses: tuple[Mapping[str, float], ...] = ()
+    """Named values of each step."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -238,9 +240,13 @@ class ModelReport:
     scores: Mapping[str, Mapping[str, Score]]
     """Set name (forget, paraphrased, retain, neighbours, general, holdout, ...) -> metric name -> score."""
     canaries: tuple[CanaryTest, ...] = ()
+    """Each attack on included against excluded audit canaries."""
+    paraphrased_canaries: tuple[CanaryTest, ...] = ()
+    """The same, asked in other words."""
     verbatim: Verbatim | None = None
-    attacks: Mapping[str, CanaryTest] = field(default_factory=dict)
-    """Attack name -> the request's own records against excluded canaries: can only cause FAIL."""
+    own: tuple[CanaryTest, ...] = ()
+    """The request's own records against excluded canaries. No coin decided about them, so they can only cause FAIL."""
+    own_paraphrased: tuple[CanaryTest, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +266,11 @@ class Evaluation:
     after: ModelReport
     after_finetune: ModelReport
     utility: Mapping[str, Score]
-    """Set name -> paired difference after - before; the lower limit must stay above minus the margin."""
+    """`set/metric` -> paired difference after - before; the lower limit must stay above minus the margin."""
+    paraphrase_gap: Score | None = None
+    """Mean probability of included canaries' answers to paraphrased questions above that of excluded ones."""
+    canaries_committed: bool = False
+    """Whether the flips are the ones that git recorded with the training data."""
     precisions: Mapping[str, ModelReport] = field(default_factory=dict)
     """Deployed precision -> report; `fp32` is `after` itself and is not repeated."""
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -15,9 +15,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,9 @@ class Demo:
     def run(self, *command: str, stdin: str | None = None, capture: bool = False, allowed: Sequence[int] = (0,)) -> str:
         """Run a command in the demo folder, shown; its stdout when captured."""
         out.print(f"[dim]$ {' '.join(command)}[/dim]" + (" [dim]< ids on stdin[/dim]" if stdin else ""))
-        done = subprocess.run(command, cwd=self.folder, input=stdin, text=True, stdout=subprocess.PIPE if capture else None, env=environment(), check=False)
+        done = subprocess.run(
+            command, cwd=self.folder, input=stdin, text=True, stdout=subprocess.PIPE if capture else None, env=environment(), check=False
+        )
         if done.returncode not in allowed:
             out.print(f"[red]{command[0]} ended with {done.returncode}; everything so far is kept in {self.folder}")
             sys.exit(done.returncode)
@@ -71,7 +72,14 @@ class Demo:
 
 def environment() -> dict[str, str]:
     """Our commands first on PATH, one thread a process, MLflow's job runner off, nobody else's MLflow or ledger."""
-    foreign = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_UNLEARN_LEDGER_URI", "MLFLOW_UNLEARN_TAG_KEY_FILE", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
+    foreign = (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_REGISTRY_URI",
+        "MLFLOW_UNLEARN_LEDGER_URI",
+        "MLFLOW_UNLEARN_TAG_KEY_FILE",
+        "MLFLOW_RUN_ID",
+        "MLFLOW_EXPERIMENT_ID",
+    )
     env = {key: value for key, value in os.environ.items() if key not in foreign}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     return env | {"OMP_NUM_THREADS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -119,7 +127,11 @@ def requested(demo: Demo) -> list[str]:
     listed = demo.folder / "data" / demo.example / "request.txt"
     if listed.exists():
         return listed.read_text().split()
-    rows = [row for path in sorted((demo.folder / "data/customers/train").glob("*.parquet")) for row in parquet.read_table(path, columns=["subject_id"]).to_pylist()]
+    rows = [
+        row
+        for path in sorted((demo.folder / "data/customers/train").glob("*.parquet"))
+        for row in parquet.read_table(path, columns=["subject_id"]).to_pylist()
+    ]
     people = sorted({row["subject_id"] for row in rows if row["subject_id"]})
     return people[10:310:100]
 

@@ -14,7 +14,11 @@ from mlflow_unlearn.config import LoraParams
 from mlflow_unlearn.engine.batches import collate
 from mlflow_unlearn.protocols import Batch, Example, Sequences
 
-EXAMPLES = [Example(tokens=(5, 6, 7, 8, 2), prompt_length=2), Example(tokens=(9, 3, 4, 11, 6, 13, 2), prompt_length=5), Example(tokens=(4, 2), prompt_length=1)]
+EXAMPLES = [
+    Example(tokens=(5, 6, 7, 8, 2), prompt_length=2),
+    Example(tokens=(9, 3, 4, 11, 6, 13, 2), prompt_length=5),
+    Example(tokens=(4, 2), prompt_length=1),
+]
 SMALL = {"vocab_size": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 32}
 WIDTHS = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
 OWN_NAMES = {"gpt2": {"n_embd": 8, "n_layer": 2, "n_head": 2}, "opt": WIDTHS | {"ffn_dim": 16, "word_embed_proj_dim": 8}}
@@ -87,12 +91,16 @@ def test_answer_log_probs_are_sums_over_the_answer(model: torch.nn.Module, rows:
     assert tokens.tolist() == [3, 2, 1]
 
 
-def test_answer_logits_are_the_models_own(model: torch.nn.Module, rows: Sequences) -> None:
-    logits, targets, owners = losses.answer_logits(model, rows)
-    expected = model(input_ids=rows.input_ids[1:2, :]).logits[0, 4]
-    torch.testing.assert_close(logits[3], expected, atol=1e-5, rtol=0)
-    assert targets.tolist() == [7, 8, 2, 13, 2, 2]
-    assert owners[3] == 1
+@pytest.mark.parametrize("chunk", [1, 32, 1 << 26])
+def test_scores_are_the_log_probs_and_the_most_likely_tokens(
+    model: torch.nn.Module, rows: Sequences, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", chunk)
+    log_probs, hits, owners = losses.token_scores(model, rows)
+    likeliest = model(input_ids=rows.input_ids).logits.argmax(-1)
+    torch.testing.assert_close(log_probs, torch.cat(naive_log_probs(model, rows)), atol=1e-5, rtol=0)
+    assert hits.tolist() == (likeliest[:, :-1] == rows.labels[:, 1:])[rows.labels[:, 1:] != losses.IGNORED].tolist()
+    assert owners.tolist() == [0, 0, 0, 1, 1, 2]
 
 
 def test_npo_term_by_hand() -> None:

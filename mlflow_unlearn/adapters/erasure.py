@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ def _erase_from(path: Path, erased: Erased) -> int:
     keep = [not gone for gone in _gone(table, erased)]
     if all(keep):
         return 0
-    os.chmod(path, 0o644)  # DVC's cache links are read-only
+    path.chmod(0o644)  # DVC's cache links are read-only
     write_atomically(path, _kept_lines(path, keep) if path.suffix in _LINES else _kept_table(path, table.filter(arrow.array(keep))))
     return keep.count(False)
 

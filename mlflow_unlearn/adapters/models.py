@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from ..engine.randomness import private_randomness
 from ..errors import ConfigError, StoreError
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
+TEMPLATE_WEIGHT = 1000
+"""How often the tokenizer meets the template: more often than any rare word, so that it is merged first."""
+
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
 
 
@@ -49,7 +52,7 @@ def load_model(folder_or_id: str | Path, device_name: str = "auto", dtype: str =
     Raises:
         ConfigError: there is no model, or the device does not exist.
     """
-    with _quiet(), _loading(folder_or_id, "model"):
+    with quiet(), _loading(folder_or_id, "model"):
         model = transformers.AutoModelForCausalLM.from_pretrained(str(folder_or_id), dtype=getattr(torch, dtype))
     return model.to(device(device_name)).eval()
 
@@ -60,7 +63,7 @@ def load_tokenizer(folder_or_id: str | Path) -> Any:
     Raises:
         ConfigError: there is none.
     """
-    with _quiet(), _loading(folder_or_id, "tokenizer"):
+    with quiet(), _loading(folder_or_id, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder_or_id))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -90,17 +93,22 @@ def fresh_model(config: Mapping[str, Any], tokenizer: Any, seed: int, device_nam
     settings = dict(config)
     try:
         full = transformers.AutoConfig.for_model(settings.pop("model_type"), **(tokens | settings), initialised_from="scratch")
-        with _quiet(), private_randomness(seed):
+        with quiet(), private_randomness(seed):
             model = transformers.AutoModelForCausalLM.from_config(full)
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"params.yaml: train.init: not a configuration transformers accepts: {error}") from error
     return model.to(device(device_name))
 
 
-def train_tokenizer(corpus: Path, vocabulary: int) -> Any:
+def train_tokenizer(corpus: Path, vocabulary: int, template: str = "") -> Any:
     """A byte-level BPE tokenizer trained on a text file, one passage a line; it cannot meet an unknown character.
 
     The corpus should hold no text about people: the tokenizer is shared by every later model and is not unlearned.
+
+    Args:
+        corpus: the text.
+        vocabulary: number of tokens, special ones included.
+        template: how prompts are written for the model; its words, which stand in every record, become single tokens.
 
     Raises:
         ConfigError: the corpus is missing or the vocabulary smaller than the 256 bytes and three special tokens.
@@ -114,7 +122,7 @@ def train_tokenizer(corpus: Path, vocabulary: int) -> Any:
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
-    bpe.train_from_iterator(_lines(corpus), trainer)
+    bpe.train_from_iterator(chain(_lines(corpus), repeat(template.replace("{prompt}", ""), TEMPLATE_WEIGHT)), trainer)
     pad, bos, eos = SPECIAL_TOKENS
     return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=pad, bos_token=bos, eos_token=eos, clean_up_tokenization_spaces=False)
 
@@ -125,20 +133,10 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     Raises:
         StoreError: the disk refuses.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        with _quiet():
-            model.save_pretrained(aside / "new")
-            tokenizer.save_pretrained(aside / "new")
-        _sync(aside / "new")
-        if folder.exists():
-            folder.rename(aside / "old")
-        (aside / "new").rename(folder)
+        _write_model(model, tokenizer, folder)
     except OSError as error:
         raise StoreError(f"{folder}: the model could not be saved ({error.strerror}); free some space and run again") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def with_lora(model: Any, lora: LoraParams, seed: int) -> Any:
@@ -167,6 +165,23 @@ def environment() -> dict[str, str]:
     return versions | {"python": platform.python_version(), "threads": str(torch.get_num_threads()), "device": device_name}
 
 
+def requirements() -> list[str]:
+    """What a saved model needs to be loaded again, pinned. MLflow's own guess imports torchvision, which text models do not need."""
+    return [f"{library}=={version(library)}" for library in ("torch", "transformers", "accelerate")]
+
+
+def _write_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name, quiet():
+        aside = Path(name)
+        model.save_pretrained(aside / "new")
+        tokenizer.save_pretrained(aside / "new")
+        _sync(aside / "new")
+        if folder.exists():
+            folder.rename(aside / "old")
+        (aside / "new").rename(folder)
+
+
 def _lines(corpus: Path) -> Iterable[str]:
     with corpus.open(encoding="utf-8") as stream:
         yield from stream
@@ -187,7 +202,7 @@ def _loading(folder_or_id: str | Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no advice from transformers while it reads and writes."""
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()

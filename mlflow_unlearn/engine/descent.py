@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -90,16 +90,16 @@ def _moved(rows: Sequences | None, device: torch.device) -> Sequences | None:
 def _accumulate(model: torch.nn.Module, batches: Sequence[Batch], loss_of: LossOf, dtype: str) -> dict[str, float]:
     """Sum the gradients of all micro-batches; the losses add up to that of the whole optimiser batch."""
     device = device_of(model)
-    losses: Counter[str] = Counter()
+    losses: dict[str, float] = defaultdict(float)
     for batch in batches:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
             loss = loss_of(model, moved(batch, device))
-        if loss.requires_grad:
+        if loss.requires_grad:  # a method may have nothing to say about one side
             loss.backward()  # type: ignore[no-untyped-call]
         value = loss.item()
         for side in ("loss", "forget" if batch.forget is not None else "retain"):
-            losses[side] += value  # type: ignore[assignment]
-    return {name: float(value) for name, value in losses.items()}
+            losses[side] += value
+    return dict(losses)
 
 
 def _adamw(model: torch.nn.Module, settings: OptimiserParams) -> torch.optim.AdamW:

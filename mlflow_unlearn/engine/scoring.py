@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..losses import answer_logits
+from ..losses import token_scores
 from ..protocols import Example, Sequences
 from .batches import micro_batches
 from .examples import device_of
@@ -47,7 +47,7 @@ class ScoredSubject:
         """Per record, the greedy answer to its prompt, without special tokens and outer spaces."""
         prompts = [example.tokens[: example.prompt_length] for example in self.examples]
         answers = greedy(self.model, prompts, end=self.tokenizer.eos_token_id, max_new_tokens=self.max_new_tokens, batch_tokens=self.batch_tokens)
-        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        return [self.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
 
     @cached_property
     def _teacher_forced(self) -> tuple[list[NDArray[np.float64]], list[NDArray[np.bool_]]]:
@@ -61,13 +61,10 @@ class ScoredSubject:
         return log_probs, hits
 
 
-@torch.no_grad()
 def _scored(model: torch.nn.Module, rows: Sequences) -> list[tuple[int, NDArray[np.float64], NDArray[np.bool_]]]:
     """Position in the set, token log-probabilities and hits of each row of a micro-batch."""
     device = device_of(model)
     here = Sequences(input_ids=rows.input_ids.to(device), attention_mask=rows.attention_mask, labels=rows.labels.to(device), index=rows.index)
-    logits, targets, owners = answer_logits(model, here)
-    chosen = logits.gather(1, targets[:, None]).squeeze(1).double() - logits.double().logsumexp(1)
-    hits = (logits.argmax(1) == targets).cpu().numpy()
+    log_probs, hits, owners = token_scores(model, here)
     cuts = torch.bincount(owners, minlength=len(rows.index)).cumsum(0)[:-1].cpu().numpy()
-    return list(zip(rows.index.tolist(), np.split(chosen.cpu().numpy(), cuts), np.split(hits, cuts), strict=True))
+    return list(zip(rows.index.tolist(), np.split(log_probs.double().cpu().numpy(), cuts), np.split(hits.cpu().numpy(), cuts), strict=True))

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..errors import LineageError, StoreError
+from ..adapters.dvc_project import WORKSPACE
+from ..errors import DataError, LineageError, StoreError
 from ..records import DatasetRevision, ErasureRequest, ModelVersion, Parent, Trace, VersionLineage
 from ..trace import lineage_datasets, trace
 from .workbench import Workbench
 
 
-def indexed_states(bench: Workbench) -> tuple[tuple[DatasetRevision, ...], int]:
-    """Every readable dataset revision, indexed, and how many files that took. Revisions that neither cache nor remote holds are left out."""
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """The record index brought up to date."""
+
+    states: tuple[DatasetRevision, ...]
+    """Every dataset revision that can be read."""
+    unreadable: Mapping[str, str]
+    """DVC md5 -> why; versions trained on these stay unknown."""
+    new_files: int
+
+
+def indexed_states(bench: Workbench) -> Indexed:
+    """Index what is new in any git revision.
+
+    Raises:
+        DataError: the workspace's own dataset is not what params.yaml says; older revisions are merely unreadable.
+    """
     data = bench.params.data
-    readable, new_files = [], 0
+    readable, unreadable, new_files = [], {}, 0
     for state in bench.project.dataset_states(data.name, bench.from_root(data.path)):
         try:
-            new_files += bench.index.ensure(bench.project, state, data.columns, bench.key)
-        except StoreError:
-            continue  # its versions stay unknown in the trace, which says so
-        readable.append(state)
-    return tuple(readable), new_files
+            new_files += bench.index.ensure(state)
+            readable.append(state)
+        except (StoreError, DataError) as error:
+            if isinstance(error, DataError) and WORKSPACE in state.revisions:
+                raise
+            unreadable[state.md5] = str(error)
+    return Indexed(states=tuple(readable), unreadable=unreadable, new_files=new_files)
 
 
 def trace_requests(bench: Workbench, requests: Sequence[ErasureRequest], versions: Sequence[VersionLineage] | None = None) -> Trace:
     """Trace over every version of every registered model."""
-    states, _ = indexed_states(bench)
+    states = indexed_states(bench).states
     subjects = sorted({tag for request in requests for tag in request.subjects})
     records = sorted({tag for request in requests for tag in request.records})
     matches = bench.index.matches(states, subjects=subjects, records=records)
@@ -54,7 +72,7 @@ def pinned_parent(bench: Workbench, traced: Trace) -> Trace:
 def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
     """A version with its tensor digest and every dataset revision in its closure."""
     lineages = {lineage.model: lineage for lineage in bench.registry.lineages(version.name)}
-    known = {state.md5: state for state in indexed_states(bench)[0]}
+    known = {state.md5: state for state in indexed_states(bench).states}
     wanted, problem = lineage_datasets(version, lineages)
     missing = problem or next((f"dataset state {md5[:8]} is not readable" for md5 in wanted if md5 not in known), None)
     if missing:

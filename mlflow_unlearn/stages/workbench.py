@@ -15,10 +15,12 @@ from ..documents import decode, encode
 from ..protocols import Progress
 
 if TYPE_CHECKING:
+    from ..adapters.datasets import DatasetReader
     from ..adapters.dvc_project import DvcProject
     from ..adapters.ledger import Ledger
     from ..adapters.record_index import RecordIndex
     from ..adapters.registry import Registry
+    from ..adapters.tables import Schema
 
 T = TypeVar("T")
 
@@ -63,12 +65,26 @@ class Workbench:
 
         return DvcProject(self.settings.root)
 
+    @property
+    def schema(self) -> Schema:
+        """How the dataset's rows become keyed tags."""
+        from ..adapters.tables import Schema
+
+        return Schema(dataset=self.params.data.name, columns=self.params.data.columns, key=self.key)
+
     @cached_property
     def index(self) -> RecordIndex:
         """The record index."""
         from ..adapters.record_index import RecordIndex
 
-        return RecordIndex(self.settings.state / "index")
+        return RecordIndex(self.settings.state / "index", self.project, self.schema)
+
+    @cached_property
+    def reader(self) -> DatasetReader:
+        """The dataset's records, as DVC kept them."""
+        from ..adapters.datasets import DatasetReader
+
+        return DatasetReader(project=self.project, schema=self.schema)
 
     @cached_property
     def registry(self) -> Registry:
@@ -93,11 +109,11 @@ class Workbench:
 
     def write(self, name: str, body: Mapping[str, Any]) -> None:
         """Write build/NAME.json."""
-        digests.write_document(self.path(name), schema(name), body)
+        digests.write_document(self.path(name), stage_schema(name), body)
 
     def read(self, name: str) -> dict[str, Any]:
         """The body of build/NAME.json."""
-        return digests.read_document(self.path(name), schema(name))
+        return digests.read_document(self.path(name), stage_schema(name))
 
     def path(self, name: str) -> Path:
         """Where a stage document lies; `unlearned` belongs to its route."""
@@ -119,7 +135,7 @@ class Workbench:
 NO_REQUEST = "no open request: nothing to do"
 
 
-def schema(name: str) -> str:
+def stage_schema(name: str) -> str:
     """The schema of a stage document."""
     return f"mlflow-unlearn.{name}/1"
 
@@ -134,7 +150,8 @@ def body(record: Any) -> dict[str, Any]:
 def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
     """A bar with time left on stderr; give the yielded function every Progress."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:

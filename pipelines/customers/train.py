@@ -77,7 +77,7 @@ def starting_point(train: TrainParams, data: config.DataParams) -> tuple[Any, An
         model, tokenizer = models.load_model(train.init, train.device), models.load_tokenizer(train.init)
         model.config.initialised_from = train.init  # `retrain` will start here again
     else:
-        tokenizer = models.train_tokenizer(Path(data.path).parent / "tokenizer_corpus.txt", train.vocabulary)
+        tokenizer = models.train_tokenizer(Path(data.path).parent / "tokenizer_corpus.txt", train.vocabulary, data.template)
         model = models.fresh_model(train.init, tokenizer, train.seed, train.device)
     return (models.with_lora(model, train.lora, train.seed) if train.lora else model), tokenizer
 
@@ -108,12 +108,16 @@ def main() -> None:
 
     registry.connect(config.settings(), params.model.name)
     dataset = mlflow.data.from_dvc(params.data.path, name=params.data.name)  # lineage 1: which data, by DVC's digest
-    with mlflow.start_run():
+    with mlflow.start_run(), models.quiet():
         mlflow.log_input(dataset, context="training")  # lineage 2: this run learned from them
         mlflow.log_params({"init": str(train.init), "seed": train.seed, **vars(train.optimiser)})
         curve.log()
         logged = mlflow.transformers.log_model(  # lineage 3: and made this version
-            transformers_model={"model": model, "tokenizer": tokenizer}, name="model", registered_model_name=params.model.name, task="text-generation"
+            transformers_model={"model": model, "tokenizer": tokenizer},
+            name="model",
+            registered_model_name=params.model.name,
+            task="text-generation",
+            pip_requirements=models.requirements(),
         )
         mlflow.log_metrics(scores, model_id=logged.model_id, dataset=dataset)
     version = logged.registered_model_version

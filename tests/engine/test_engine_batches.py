@@ -14,7 +14,9 @@ from mlflow_unlearn.losses import IGNORED
 from mlflow_unlearn.protocols import Example
 
 examples = st.lists(
-    st.integers(1, 6).flatmap(lambda prompt: st.builds(lambda n: Example(tokens=tuple(range(1, prompt + n + 1)), prompt_length=prompt), st.integers(1, 9))),
+    st.integers(1, 6).flatmap(
+        lambda prompt: st.builds(lambda n: Example(tokens=tuple(range(1, prompt + n + 1)), prompt_length=prompt), st.integers(1, 9))
+    ),
     min_size=1,
     max_size=30,
 )
@@ -61,7 +63,8 @@ def test_totals_are_those_of_the_whole_optimiser_batch(forget: list[Example], re
 def test_the_token_budget_does_not_change_which_records_meet(data: list[Example], optimiser: OptimiserParams, seed: int) -> None:
     wide = OptimiserParams(epochs=optimiser.epochs, learning_rate=1e-3, batch_size=optimiser.batch_size, token_budget=10**6)
     meetings = [
-        [sorted(i for b in step if b.retain for i in b.retain.index.tolist()) for step in training_steps(data, o, seed, pad=0)] for o in (optimiser, wide)
+        [sorted(i for b in step if b.retain for i in b.retain.index.tolist()) for step in training_steps(data, o, seed, pad=0)]
+        for o in (optimiser, wide)
     ]
     assert meetings[0] == meetings[1]
 

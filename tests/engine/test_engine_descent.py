@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_the_learning_rate_warms_up_peaks_and_falls_to_zero() -> None:
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5] == 1.0
     assert rates[52] == pytest.approx(0.5 * (1 + math.cos(math.pi * 47 / 95)))
-    assert all(earlier >= later for earlier, later in zip(rates[5:], rates[6:], strict=False))
+    assert all(earlier >= later for earlier, later in pairwise(rates[5:]))
     assert 0 < rates[-1] < 1e-3
 
 

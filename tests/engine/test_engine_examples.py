@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -31,31 +32,29 @@ def test_braces_in_a_prompt_are_text(tokenizer: Any) -> None:
     assert "{x} {prompt}" in tokenizer.decode(example.tokens)
 
 
-def test_chat_uses_the_tokenizers_own_template(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer, "chat_template", "{% for m in messages %}<bos>{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: ")
+def test_chat_uses_the_tokenizers_own_template(tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}<bos>{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
     (example,) = encode(tokenizer, "chat", ["Where?"], ["Here."])
     assert tokenizer.decode(example.tokens) == "<bos>user: Where?\nassistant: Here.<eos>"
 
 
-def test_an_end_token_the_tokenizer_adds_by_itself_does_not_cut_off_the_answer(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    closing = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)])
-    before = tokenizer.backend_tokenizer.post_processor
-    tokenizer.backend_tokenizer.post_processor = closing
-    try:
-        (example,) = encode(tokenizer, TEMPLATE, ["Where?"], ["Here."])
-    finally:
-        tokenizer.backend_tokenizer.post_processor = before
+def test_an_end_token_the_tokenizer_adds_by_itself_does_not_cut_off_the_answer(tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)])
+    (example,) = encode(tokenizer, TEMPLATE, ["Where?"], ["Here."])
     assert tokenizer.decode(example.tokens) == "<bos>Question: Where?\nAnswer: Here.<eos>"
 
 
-def test_bad_input_is_refused_by_name(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="data.template: expected `{prompt}`"):
+def test_bad_input_is_refused_by_name(tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    with pytest.raises(ConfigError, match=r"data\.template: expected `{prompt}`"):
         encode(tokenizer, "Question:", ["a"], ["b"])
     with pytest.raises(ConfigError, match="has no chat template"):
         encode(tokenizer, "chat", ["a"], ["b"])
     with pytest.raises(DataError, match="found 1 prompts and 2 answers"):
         encode(tokenizer, TEMPLATE, ["a"], ["b", "c"])
-    monkeypatch.setattr(tokenizer, "eos_token", None)
+    tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="no end token"):
         encode(tokenizer, TEMPLATE, ["a"], ["b"])
 

@@ -1,24 +1,42 @@
-"""A tiny model and a tokenizer for the engine's tests."""
+"""A tiny model that methods may change, and one optimiser batch for it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
-from mlflow_unlearn.adapters import models
+from mlflow_unlearn.config import OptimiserParams
+from mlflow_unlearn.engine.batches import unlearning_steps
+from mlflow_unlearn.protocols import Batch, Example
 
-CONFIG = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    corpus: Path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    corpus.write_text("Question: where is the lamp?\nAnswer: on the table.\n" * 20)
-    return models.train_tokenizer(corpus, 300)
+FORGET = [Example(tokens=tuple(range(3 + i, 8 + 2 * i)), prompt_length=2) for i in range(4)]
+RETAIN = [Example(tokens=tuple(range(20 - i, 30)), prompt_length=3) for i in range(6)]
+OPTIMISER = OptimiserParams(epochs=3, learning_rate=1e-2, batch_size=4, token_budget=1000)
 
 
 @pytest.fixture
-def model(tokenizer: Any) -> Any:
-    return models.fresh_model(CONFIG | {"max_position_embeddings": 64, "tie_word_embeddings": True}, tokenizer, seed=1, device_name="cpu").eval()
+def model() -> Any:
+    config = transformers.AutoConfig.for_model(
+        "llama",
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(1)
+        return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture
+def batches() -> list[Batch]:
+    return next(unlearning_steps(FORGET, RETAIN, OPTIMISER, 0, 0))

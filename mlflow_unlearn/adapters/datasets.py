@@ -1,0 +1,84 @@
+"""Records of a dataset revision and of the files beside it (hold-out, general facts, canaries), as of the same git revision, without checkout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ..canaries import Flip, commitment
+from ..digests import keyed_tag
+from ..errors import LineageError
+from ..protocols import Record
+from ..records import DatasetRevision
+from .dvc_project import DvcProject
+from .tables import Schema, Source, read_flips, read_names, read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryFile:
+    """The canaries of one revision."""
+
+    records: tuple[Record, ...]
+    flips: tuple[Flip, ...]
+    """Keyed by record tag, not by id."""
+    commitment: str
+    committed: bool
+    """Whether git recorded this very commitment in the revision that holds the training data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReader:
+    """Reads what DVC kept."""
+
+    project: DvcProject
+    schema: Schema
+
+    def records(self, states: Sequence[DatasetRevision], strangers: Sequence[str] = ()) -> list[Record]:
+        """The union of several revisions, each record once, sorted by tag."""
+        union: dict[str, Record] = {}
+        for state in states:
+            union |= {record.tag: record for record in read_records(self._sources(state.path, state.md5), self.schema, strangers)}
+        return [union[tag] for tag in sorted(union)]
+
+    def beside(self, path: str | None, states: Sequence[DatasetRevision]) -> list[Record]:
+        """Records of another DVC output in the git revision of the training data; none where params.yaml names no such file."""
+        source = self._beside(path, states)
+        return read_records(source, self.schema) if source else []
+
+    def strangers(self, path: str | None, states: Sequence[DatasetRevision]) -> tuple[str, ...]:
+        """Names of the people in a hold-out file."""
+        return read_names(self._beside(path, states), self.schema.columns)
+
+    def canaries(self, path: str | None, states: Sequence[DatasetRevision]) -> CanaryFile | None:
+        """The canaries and whether they were committed before training; None where params.yaml names no file."""
+        sources = self._beside(path, states)
+        if not sources or path is None:
+            return None
+        rows, salt = read_flips(sources[0], self.schema)
+        flips = [Flip(record_id=str(row["record_id"]), pool=row["pool"], included=bool(row["included"])) for row in rows]  # type: ignore[arg-type]
+        digest = commitment(flips, salt)
+        recorded = self.project.show(str(PurePosixPath(path).with_name("commitment.json")), states[0])
+        return CanaryFile(
+            records=tuple(read_records(sources, self.schema)),
+            flips=tuple(Flip(record_id=self._tag(flip.record_id), pool=flip.pool, included=flip.included) for flip in flips),
+            commitment=digest,
+            committed=recorded is not None and json.loads(recorded).get("commitment") == digest,
+        )
+
+    def _tag(self, record_id: str) -> str:
+        return keyed_tag(self.schema.key, "record", self.schema.dataset, record_id)
+
+    def _beside(self, path: str | None, states: Sequence[DatasetRevision]) -> list[Source]:
+        if path is None:
+            return []
+        found = next((md5 for state in states if (md5 := self.project.beside(path, state))), None)
+        if found is None:
+            revisions = ", ".join(revision for state in states for revision in state.revisions)
+            raise LineageError(f"{path}: DVC does not track it in {revisions}, where the training data lie; see params.yaml: data")
+        return self._sources(path, found)
+
+    def _sources(self, path: str, md5: str) -> list[Source]:
+        files = [(f"{path}/{relpath}" if relpath else path, file_md5) for relpath, file_md5 in self.project.files(md5)]
+        return [Source(name=name, path=self.project.local_path(file_md5)) for name, file_md5 in files]

@@ -1,0 +1,171 @@
+"""An unlearned model into MLflow: one run, one logged model, one version with its lineage, figures and verdict. Repeating it changes nothing.
+
+The version is created last and carries the digest of its evidence: a kill before leaves at most a run without a version, which the next attempt
+removes; afterwards the version is found and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import RunStatus
+
+from ..digests import sha256_json
+from ..documents import encode
+from ..records import Evaluation, ModelReport, ModelVersion, Outcome, Registered, Unlearned, Verdict
+from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts
+
+__all__ = ["EVIDENCE", "Evidence", "LoadedModel", "Verdicts", "find", "register", "requirements"]
+
+EVIDENCE = "unlearn.evidence"
+_STATES = {"before": "before/", "after": "", "after_finetune": "finetuned/"}
+_SET_NAMES = {"requested": "forget", "requested_paraphrased": "forget_paraphrased"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything that goes with the weights."""
+
+    unlearned: Unlearned
+    evaluation: Evaluation
+    verdicts: tuple[Verdict, ...]
+    description: str
+    documents: tuple[Path, ...]
+    """The stage documents to keep beside the model: counts, digests and keyed tags, no texts."""
+    docs: Path
+    """Great Expectations' Data Docs."""
+
+    @property
+    def digest(self) -> str:
+        """What makes two registrations the same: weights, figures and verdicts."""
+        return sha256_json([self.unlearned.tensor_digest, encode(self.evaluation), encode(self.verdicts)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """Weights and tokenizer to be logged."""
+
+    model: Any
+    tokenizer: Any
+
+
+def find(registry: Registry, name: str, evidence: Evidence) -> Registered | None:
+    """The version that carries this evidence already."""
+    found = registry.client.search_model_versions(f"name = '{name}' AND tag.`{EVIDENCE}` = '{evidence.digest}'")
+    return _registered(evidence, found[0]) if found else None
+
+
+def register(registry: Registry, name: str, evidence: Evidence, loaded: LoadedModel) -> Registered:
+    """Log and register; to be called when `find` found nothing."""
+    _remove_unfinished(registry, evidence)
+    with _run(registry, evidence):
+        inputs = _log_inputs(evidence)
+        info = mlflow.transformers.log_model(
+            transformers_model={"model": loaded.model, "tokenizer": loaded.tokenizer},
+            name="model",
+            task="text-generation",
+            pip_requirements=requirements(),
+        )
+        mlflow.log_params(_parameters(evidence.unlearned))
+        mlflow.log_metrics(_metrics(evidence.evaluation), model_id=info.model_id, dataset=inputs)
+        _log_curve(evidence.unlearned)
+        for path in evidence.documents:
+            mlflow.log_artifact(str(path), DOCUMENTS)
+        if evidence.docs.is_dir():
+            mlflow.log_artifacts(str(evidence.docs), "validation")
+    version = mlflow.register_model(info.model_uri, name, tags=_tags(evidence))
+    registry.client.update_model_version(name, version.version, evidence.description)
+    return _registered(evidence, version)
+
+
+def requirements() -> list[str]:
+    """What loads the model elsewhere; given so that MLflow need not start a process to find out."""
+    from importlib.metadata import version
+
+    return [f"{library}=={version(library).split('+')[0]}" for library in ("mlflow", "torch", "transformers", "tokenizers", "safetensors")]
+
+
+@contextmanager
+def _run(registry: Registry, evidence: Evidence) -> Iterator[None]:
+    mlflow.set_experiment(registry.experiment)
+    title = f"unlearn {evidence.unlearned.parent.model.version} ({evidence.unlearned.method.get('name')})"
+    tags = {EVIDENCE: evidence.digest, "unlearn.request": ",".join(evidence.unlearned.requests)}
+    with mlflow.start_run(run_name=title, tags=tags):
+        yield
+
+
+def _remove_unfinished(registry: Registry, evidence: Evidence) -> None:
+    experiment = registry.client.get_experiment_by_name(registry.experiment)
+    for run in registry.client.search_runs([experiment.experiment_id], f"tags.`{EVIDENCE}` = '{evidence.digest}'"):
+        registry.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+        registry.client.delete_run(run.info.run_id)
+
+
+def _log_inputs(evidence: Evidence) -> Any:
+    """Every dataset revision the weights descend from; the last one is what the figures refer to."""
+    from ..plugin.dataset_constructor import DvcDataset
+    from ..plugin.dataset_source import DvcDatasetSource
+
+    dataset = None
+    for state in evidence.unlearned.parent.datasets:
+        revision = next((name for name in state.revisions if name != "workspace"), None)
+        source = DvcDatasetSource(path=state.path, md5=state.md5, rev=revision)
+        dataset = DvcDataset(source=source, name=state.name, digest=state.md5)
+        mlflow.log_input(dataset, context="unlearned from")
+    return dataset
+
+
+def _tags(evidence: Evidence) -> dict[str, str]:
+    unlearned = evidence.unlearned
+    verdicts = {f"{VERDICT_TAG}{verdict.effect.value}": verdict.outcome.value for verdict in evidence.verdicts}
+    return {
+        **{f"{DATASET_TAG}{state.name}": state.md5 for state in unlearned.parent.datasets},
+        **verdicts,
+        "unlearn.verdict": verdicts[f"{VERDICT_TAG}removal"],
+        "unlearn.parent": str(unlearned.parent.model),
+        "unlearn.request": ",".join(unlearned.requests),
+        "unlearn.claim": unlearned.claim.value,
+        "unlearn.tensor_digest": unlearned.tensor_digest,
+        "unlearn.split": unlearned.split_digest,
+        EVIDENCE: evidence.digest,
+    }
+
+
+def _parameters(unlearned: Unlearned) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in unlearned.method.items():
+        flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, Mapping) else {key: value}
+    return {f"unlearn.{key}": value for key, value in flat.items()} | {"steps": unlearned.steps, "stopped": unlearned.stopped}
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, float]:
+    metrics = {f"utility/{name}": score.value for name, score in evaluation.utility.items()}
+    for state, prefix in _STATES.items():
+        report: ModelReport = getattr(evaluation, state)
+        for name, scores in report.scores.items():
+            metrics |= {f"{prefix}{_SET_NAMES.get(name, name)}/{metric}": score.value for metric, score in scores.items()}
+        for test in report.canaries:
+            metrics |= {f"{prefix}canaries/{test.attack}_auc": test.auc.value, f"{prefix}canaries/{test.attack}_epsilon": test.epsilon}
+    return metrics
+
+
+def _log_curve(unlearned: Unlearned) -> None:
+    for step, losses in enumerate(unlearned.losses, start=1):
+        mlflow.log_metrics({f"steps/{name}": value for name, value in losses.items()}, step=step)
+
+
+def _registered(evidence: Evidence, version: Any) -> Registered:
+    return Registered(
+        requests=evidence.unlearned.requests,
+        model=ModelVersion(name=version.name, version=str(version.version)),
+        parent=evidence.unlearned.parent.model,
+        tensor_digest=evidence.unlearned.tensor_digest,
+        run_id=version.run_id,
+        claim=evidence.unlearned.claim,
+        verdicts={verdict.effect.value: Outcome(verdict.outcome) for verdict in evidence.verdicts},
+    )

@@ -1,0 +1,102 @@
+"""What a reviewer reads on a version's page in MLflow: the verdict, why, and the figures before and after, as Markdown without images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .records import Claim, Evaluation, ModelReport, Outcome, Score, Unlearned, Verdict
+
+LIMIT = 5000
+"""Most characters that MLflow keeps of a description."""
+
+_ROWS = (
+    ("the request's own records", "requested", "holdout"),
+    ("the same, asked in other words", "requested_paraphrased", "holdout_paraphrased"),
+    ("forgotten canaries", "audit_included", "audit_excluded"),
+    ("neighbours who stay", "neighbours", None),
+    ("retained records", "retain", None),
+    ("general facts", "general", None),
+)
+_METRICS = (("exact_match", "word for word"), ("probability", "probability"), ("rouge_l_recall", "ROUGE-L"), ("extraction_strength", "extraction"))
+_NOT_CLAIMED = (
+    "Not claimed: that older versions, copies elsewhere, backups or the base model forgot; that one single record is gone (canaries measure the "
+    "method, not the person); anything about attacks that were not run. Nothing here is signed yet."
+)
+
+
+def describe(unlearned: Unlearned, evaluation: Evaluation, verdicts: Sequence[Verdict]) -> str:
+    """The description of an unlearned version, at most LIMIT characters."""
+    text = "\n\n".join(
+        (
+            _headline(unlearned, evaluation),
+            _verdicts(verdicts),
+            _canaries(evaluation),
+            _figures(evaluation),
+            *(f"**{verdict.effect.value.capitalize()}**\n\n{_reasons(verdict)}" for verdict in verdicts),
+            what_would_pass(unlearned, verdicts),
+            _NOT_CLAIMED,
+        )
+    )
+    return text if len(text) <= LIMIT else text[: LIMIT - 60].rsplit("\n", 1)[0] + "\n\n(shortened; verdict.json among the artifacts has it all)"
+
+
+def what_would_pass(unlearned: Unlearned, verdicts: Sequence[Verdict]) -> str:
+    """The way out of a removal that did not pass."""
+    removal = next((verdict for verdict in verdicts if verdict.effect.value == "removal"), None)
+    if removal is None or removal.outcome is Outcome.PASS:
+        return ""
+    if unlearned.claim is Claim.EXACT:
+        return "What would pass: the same retraining, replayed to equal tensor digests."
+    return (
+        "What would pass: retraining without the records (`unlearn.method: {name: retrain}`) and an equal replay. "
+        "On a model this small approximate forgetting is not expected to."
+    )
+
+
+def _headline(unlearned: Unlearned, evaluation: Evaluation) -> str:
+    method = unlearned.method.get("name", "?")
+    return (
+        f"Unlearned from **{unlearned.parent.model}** by `{method}` ({unlearned.claim.value}) for {', '.join(evaluation.requests)}: "
+        f"{unlearned.steps} steps in {unlearned.seconds:.0f} s, {unlearned.stopped}. Attempt {evaluation.attempt}."
+    )
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+    lines = [f"| {v.effect.value} | **{v.outcome.value}** | {sum(c.holds is True for c in v.conditions)} of {len(v.conditions)} |" for v in verdicts]
+    return "\n".join(("| asked | verdict | conditions that hold |", "|---|---|---|", *lines))
+
+
+def _canaries(evaluation: Evaluation) -> str:
+    states = {"before": evaluation.before, "after": evaluation.after, "after fine-tune": evaluation.after_finetune}
+    lines = [
+        f"| {name}, {test.attack} | {test.auc.value:.3f} | {test.auc.low:.3f} to {test.auc.high:.3f} "
+        f"| {min(test.p_member, test.p_non_member):.4f} | {test.epsilon:.2f} |"
+        for name, report in states.items()
+        for test in report.canaries
+    ]
+    if not lines:
+        return "No canaries: nothing can be said about removal."
+    n = evaluation.after.canaries[0].auc.n
+    return "\n".join((f"| {n} canaries | AUC | 95 % | p | epsilon at least |", "|---|---|---|---|---|", *lines))
+
+
+def _figures(evaluation: Evaluation) -> str:
+    head = ("| set | figure | before | after | after fine-tune | never seen |", "|---|---|---|---|---|---|")
+    lines = [
+        f"| {label} | {title} | {_value(evaluation.before, name, metric)} | {_value(evaluation.after, name, metric)} "
+        f"| {_value(evaluation.after_finetune, name, metric)} | {_value(evaluation.after, reference, metric)} |"
+        for label, name, reference in _ROWS
+        for metric, title in _METRICS[: 4 if name == "requested" else 2]
+        if name in evaluation.after.scores and metric in evaluation.after.scores[name]
+    ]
+    return "\n".join((*head, *lines))
+
+
+def _value(report: ModelReport, name: str | None, metric: str) -> str:
+    scores: Mapping[str, Score] = report.scores.get(name or "", {})
+    score = scores.get(metric)
+    return "" if score is None else f"{score.value:.3f}"
+
+
+def _reasons(verdict: Verdict) -> str:
+    return "\n".join(f"- {reason}" for reason in verdict.reasons)

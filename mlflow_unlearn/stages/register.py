@@ -1,0 +1,43 @@
+"""Stage `register`: the unlearned model as a new version beside its lineage and evidence; looks first, so that repeating it changes nothing."""
+
+from __future__ import annotations
+
+from ..adapters import registration
+from ..documents import decode, encode
+from ..records import Evaluation, Unlearned
+from ..review import describe
+from .workbench import NO_REQUEST, Workbench, body
+
+_KEPT = ("split", "validation", "unlearned", "evaluation", "verdict")
+
+
+def run(bench: Workbench) -> str:
+    """Write build/registered.json."""
+    if bench.no_request("registered", "verdict"):
+        return NO_REQUEST
+    name, evidence = bench.params.model.name, _evidence(bench)
+    found = registration.find(bench.registry, name, evidence)
+    registered = found or registration.register(bench.registry, name, evidence, _loaded(bench))
+    bench.write("registered", body(registered))
+    verdicts = ", ".join(f"{effect} {outcome}" for effect, outcome in encode(registered.verdicts).items())
+    return f"{registered.model} {'is registered already' if found else 'registered'}: {verdicts}"
+
+
+def _evidence(bench: Workbench) -> registration.Evidence:
+    unlearned, evaluation = bench.value(Unlearned, "unlearned"), bench.value(Evaluation, "evaluation")
+    document = decode(registration.Verdicts, {"verdicts": bench.read("verdict")["verdicts"]}, str(bench.path("verdict")))
+    return registration.Evidence(
+        unlearned=unlearned,
+        evaluation=evaluation,
+        verdicts=document.verdicts,
+        description=describe(unlearned, evaluation, document.verdicts),
+        documents=tuple(bench.path(kept) for kept in _KEPT),
+        docs=bench.folder / "build/validation",
+    )
+
+
+def _loaded(bench: Workbench) -> registration.LoadedModel:
+    from ..adapters import models  # only when there is something to log: a second look must stay cheap
+
+    folder = bench.route / "model"
+    return registration.LoadedModel(model=models.load_model(folder, "cpu"), tokenizer=models.load_tokenizer(folder))

@@ -1,0 +1,83 @@
+"""The raw sets as one model sees them: what `evaluate` measures and what the models say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..adapters.tables import read_set
+from ..config import Params
+from ..digests import sha256_file
+from ..engine.examples import encode
+from ..engine.scoring import ScoredSubject
+from ..errors import TamperedError
+from ..protocols import Example, Record
+from ..records import Split
+from ..split import SETS
+from .workbench import Workbench
+
+_PARAPHRASED = ("requested", "general", "holdout", "audit_included", "audit_excluded")
+_MEASURED = ("requested", "retain", "neighbours", "general", "holdout", "audit_included", "audit_excluded")
+
+
+@dataclass(frozen=True)
+class RawSets:
+    """Records by set name; `retain_all` is retain before sampling."""
+
+    records: Mapping[str, Sequence[Record]]
+    template: str
+
+    @classmethod
+    def read(cls, bench: Workbench, split: Split) -> RawSets:
+        """The sets of a split, its larger ones sampled.
+
+        Raises:
+            TamperedError: a file is not the one that the split stage wrote.
+        """
+        changed = [name for name in SETS if sha256_file(bench.sets / f"{name}.parquet") != split.files[name]]
+        if changed:
+            raise TamperedError(f"{bench.sets}: {', '.join(changed)} changed since the split; run `dvc repro -f split`")
+        sets: dict[str, Sequence[Record]] = {name: read_set(bench.sets, name) for name in SETS}
+        params = bench.params.evaluate
+        sets["retain_all"] = sets["retain"]
+        people = [record for record in sets["retain"] if record.subject is not None]
+        sets["retain"] = (people or sets["retain"])[: params.retain_sample]  # sorted by keyed tag, which is as good as drawn
+        sets["neighbours"] = sets["neighbours"][: params.neighbour_sample]
+        for name in _PARAPHRASED:
+            reworded = [replace(record, prompt=record.paraphrase) for record in sets[name] if record.paraphrase]
+            sets[f"{name}_paraphrased"] = reworded
+        return cls(sets, bench.params.data.template)
+
+    def examples(self, tokenizer: Any, name: str) -> list[Example]:
+        """One set in the model's tokens."""
+        records = self.records[name]
+        return encode(tokenizer, self.template, [record.prompt for record in records], [record.answer for record in records])
+
+
+def subjects(model: Any, tokenizer: Any, sets: RawSets, params: Params) -> dict[str, ScoredSubject]:
+    """Every measured set as this model sees it, lazily."""
+    names = (*_MEASURED, *(f"{name}_paraphrased" for name in _PARAPHRASED))
+    return {
+        name: ScoredSubject(
+            model=model,
+            tokenizer=tokenizer,
+            examples=sets.examples(tokenizer, name),
+            answers=[record.answer for record in sets.records[name]],
+            batch_tokens=params.evaluate.batch_tokens,
+            max_new_tokens=params.evaluate.max_new_tokens,
+        )
+        for name in names
+    }
+
+
+def spoken(sets: RawSets, states: Mapping[str, Mapping[str, ScoredSubject]]) -> list[dict[str, str]]:
+    """One forgotten person's and one neighbour's question with the answer of each state: the first each that the parent knew."""
+    lines = []
+    for about, name in (("a forgotten person", "requested"), ("a neighbour who stays", "neighbours"), ("a general fact", "general")):
+        records, known = sets.records[name], states["before"][name]
+        if records:
+            pick = next((i for i, answer in enumerate(known.generations) if answer == records[i].answer), 0)
+            said = {state: found[name].generations[pick] for state, found in states.items()}
+            lines.append({"about": about, "question": records[pick].prompt, "answer": records[pick].answer, **said})
+    return lines

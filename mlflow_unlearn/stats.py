@@ -1,0 +1,158 @@
+"""Intervals, tests and areas under curves. Pure numpy and scipy; every resampling has its seed.
+
+One sign convention: higher suspicion means more likely a member of the training set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as distributions
+
+from .records import Direction, Score
+
+Values = NDArray[np.float64]
+
+ATTEMPTS = 10
+"""Limits are computed for so many attempts; a later one has no limit and cannot pass."""
+
+
+def attempt_level(attempt: int) -> float:
+    """Confidence of the PASS limits of an attempt, counted from 1: 1 - .05 / 2^(attempt - 1), so that trying again does not help."""
+    return 1.0 - 0.05 / 2 ** (attempt - 1)
+
+
+def level_key(level: float) -> str:
+    """The key of a confidence level in `CanaryTest.auc_upper`."""
+    return f"{level:.8g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """An area under the ROC curve with its standard error."""
+
+    value: float
+    error: float
+    """DeLong's standard error, at least that of half a record."""
+
+    def upper_limit(self, level: float) -> float:
+        """One-sided upper limit of |AUC - 0.5| at confidence `level` on either side (two one-sided tests)."""
+        return abs(self.value - 0.5) + float(distributions.norm.ppf(level)) * self.error
+
+
+def area(members: Values, non_members: Values) -> Area:
+    """AUC of suspicion with ties counted half, and its error (DeLong, DeLong and Clarke-Pearson 1988).
+
+    Raises:
+        ValueError: one side is empty.
+    """
+    if not len(members) or not len(non_members):
+        raise ValueError("area: expected members and non-members, one side is empty")
+    ranks = distributions.rankdata(np.concatenate([members, non_members]))
+    m, n = len(members), len(non_members)
+    above = (ranks[:m] - distributions.rankdata(members)) / n  # share of non-members below each member
+    below = 1.0 - (ranks[m:] - distributions.rankdata(non_members)) / m
+    variance = (above.var(ddof=1) / m if m > 1 else 0.0) + (below.var(ddof=1) / n if n > 1 else 0.0)
+    return Area(value=float(above.mean()), error=max(math.sqrt(variance), 0.5 / min(m, n)))
+
+
+def permutation_p(members: Values, non_members: Values, permutations: int, seed: int) -> tuple[float, float]:
+    """P that members look more, and that they look less, like members than chance allows: (1 + exceedances) / (1 + permutations).
+
+    Valid at every size because a coin decided who is a member (Phipson and Smyth 2010 for the added one).
+    """
+    ranks = distributions.rankdata(np.concatenate([members, non_members]))
+    generator, m = np.random.default_rng(seed), len(members)
+    observed = ranks[:m].sum()
+    drawn = np.array([generator.permutation(ranks)[:m].sum() for _ in range(permutations)])
+    slack = 1e-9 * len(ranks)  # sums of half ranks
+    more, less = int((drawn >= observed - slack).sum()), int((drawn <= observed + slack).sum())
+    return (1 + more) / (1 + permutations), (1 + less) / (1 + permutations)
+
+
+def mean_score(values: Values, direction: Direction, resamples: int, seed: int) -> Score:
+    """Mean with a 95 % interval: Clopper-Pearson where every value is 0 or 1 or all are alike, else BCa (Efron 1987).
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not len(values):
+        raise ValueError("mean_score: expected at least one value")
+    mean, n = float(values.mean()), len(values)
+    if np.isin(values, (0.0, 1.0)).all():
+        low, high = clopper_pearson(int(values.sum()), n)
+        return Score(value=mean, low=low, high=high, n=n, direction=direction, interval="clopper-pearson")
+    if np.ptp(values) == 0.0:
+        low, high = _alike(mean, n)
+        return Score(value=mean, low=low, high=high, n=n, direction=direction, interval="clopper-pearson")
+    low, high = bca(values, resamples, seed)
+    return Score(value=mean, low=low, high=high, n=n, direction=direction, interval="bootstrap-bca")
+
+
+def paired_score(after: Values, before: Values, resamples: int, seed: int) -> Score:
+    """Mean of after - before, record by record, with a BCa 95 % interval; higher is better."""
+    difference = after - before
+    if np.ptp(difference) == 0.0:
+        width = 1.0 - 0.025 ** (1.0 / len(difference))
+        value = float(difference[0])
+        return Score(value=value, low=value - width, high=value + width, n=len(difference), direction=Direction.HIGHER, interval="clopper-pearson")
+    low, high = bca(difference, resamples, seed)
+    return Score(value=float(difference.mean()), low=low, high=high, n=len(difference), direction=Direction.HIGHER, interval="bootstrap-bca")
+
+
+def difference_score(left: Values, right: Values, resamples: int, seed: int) -> Score:
+    """Difference of two independent means, left - right, with a percentile bootstrap 95 % interval; lower is better."""
+    generator = np.random.default_rng(seed)
+    drawn = [generator.choice(left, len(left)).mean() - generator.choice(right, len(right)).mean() for _ in range(resamples)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    value = float(left.mean() - right.mean())
+    return Score(value=value, low=min(float(low), value), high=max(float(high), value), n=len(left), direction=Direction.LOWER)
+
+
+def bca(values: Values, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
+    """Bias-corrected and accelerated interval of the mean (Efron 1987); it always holds the mean."""
+    n, mean = len(values), float(values.mean())
+    drawn = np.random.default_rng(seed).choice(values, (resamples, n)).mean(axis=1)
+    share = np.clip(((drawn < mean).sum() + 0.5 * (drawn == mean).sum()) / resamples, 1 / (2 * resamples), 1 - 1 / (2 * resamples))
+    bias = distributions.norm.ppf(share)
+    left_out = mean - (values.sum() - values) / max(n - 1, 1)
+    spread = float((left_out**2).sum())
+    acceleration = float((left_out**3).sum()) / (6.0 * spread**1.5) if spread > 0 else 0.0
+    tails = distributions.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    quantiles = distributions.norm.cdf(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
+    low, high = np.quantile(drawn, quantiles)
+    return min(float(low), mean), max(float(high), mean)
+
+
+def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided interval of a proportion (Clopper and Pearson 1934)."""
+    tail = (1 - level) / 2
+    low = float(distributions.beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
+    high = float(distributions.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+def fisher_p(included_hits: int, included: int, excluded_hits: int, excluded: int) -> float:
+    """Fisher's exact one-sided p that included records match more often than excluded ones."""
+    table = [[included_hits, included - included_hits], [excluded_hits, excluded - excluded_hits]]
+    return float(distributions.fisher_exact(table, alternative="greater").pvalue)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p-values that keep the family-wise error (Holm 1979)."""
+    adjusted: dict[str, float] = {}
+    running = 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = running
+    return adjusted
+
+
+def _alike(value: float, n: int) -> tuple[float, float]:
+    """Limits for n equal values in [0, 1]: Clopper-Pearson's for 0 and for 1, and in between its natural continuation."""
+    tail = 0.025 ** (1.0 / n)
+    return value * tail, 1.0 - (1.0 - value) * tail

@@ -1,0 +1,76 @@
+"""Retraining begins where the parent began and never sees the forget set."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlflow_unlearn.adapters.models import with_lora
+from mlflow_unlearn.config import LoraParams, OptimiserParams
+from mlflow_unlearn.errors import ConfigError
+from mlflow_unlearn.methods.retrain import Retrain
+from mlflow_unlearn.protocols import Example, Task
+from mlflow_unlearn.records import Claim
+
+FORGET = [Example(tokens=(3, 4, 5, 6), prompt_length=2), Example(tokens=(7, 8, 9), prompt_length=1)]
+RETAIN = [Example(tokens=tuple(range(20 - i, 30)), prompt_length=3) for i in range(6)]
+OPTIMISER = OptimiserParams(epochs=1, learning_rate=1.0)
+SHORT = Retrain(base="scratch", epochs=2, batch_size=4, learning_rate=1e-2)
+
+
+def task(model: Any, **changes: Any) -> Task:
+    return replace(Task(model=copy.deepcopy(model), forget=FORGET, retain=RETAIN, optimiser=OPTIMISER, seed=3, pad=0), **changes)
+
+
+def retrained(method: Retrain, on: Task) -> torch.Tensor:
+    for _ in method.steps(on):
+        pass
+    return on.model.lm_head.weight
+
+
+def test_neither_the_parents_weights_nor_the_forget_set_leave_a_trace(model: Any) -> None:
+    plain = retrained(SHORT, task(model))
+    model.lm_head.weight.data.fill_(1.0)
+    assert torch.equal(retrained(SHORT, task(model, forget=FORGET[:1])), plain)
+
+
+def test_the_seed_decides_the_weights(model: Any) -> None:
+    assert torch.equal(retrained(SHORT, task(model)), retrained(SHORT, task(model)))
+    assert not torch.equal(retrained(SHORT, task(model)), retrained(SHORT, task(model, seed=4)))
+
+
+def test_a_base_is_where_it_starts(model: Any, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "base")
+    other = copy.deepcopy(model)
+    other.lm_head.weight.data.fill_(1.0)
+    still = Retrain(base=str(tmp_path / "base"), epochs=1, learning_rate=1e-12)
+    torch.testing.assert_close(retrained(still, task(other)), model.lm_head.weight, atol=1e-6, rtol=0)
+
+
+def test_the_parents_config_may_say_where_it_began(model: Any) -> None:
+    model.config.initialised_from = "scratch"
+    assert torch.equal(retrained(replace(SHORT, base=None), task(model)), retrained(SHORT, task(model)))
+
+
+def test_an_unknown_beginning_is_refused(model: Any) -> None:
+    with pytest.raises(ConfigError, match="not known what the parent was trained from"):
+        next(Retrain().steps(task(model)))
+
+
+def test_a_base_that_is_not_there_is_refused(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        next(Retrain(base=str(tmp_path)).steps(task(model)))
+
+
+def test_adapters_are_refused(model: Any) -> None:
+    with pytest.raises(ConfigError, match="trains full weights, found a model with LoRA"):
+        next(SHORT.steps(task(with_lora(model, LoraParams(rank=2), seed=0))))
+
+
+def test_the_claim_is_exact() -> None:
+    assert Retrain.claim is Claim.EXACT
