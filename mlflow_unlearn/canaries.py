@@ -60,6 +60,8 @@ def commitment(flips: Iterable[Flip], salt: bytes) -> str:
 
 def describe(audit: int, tuning: int) -> str:
     """What a pool of this size can and cannot show, in two sentences (figures measured on a 283 k-parameter Llama, docs/design.md)."""
+    from .epsilon import detectable_epsilon  # local: scipy is slow to import and only this sentence needs it
+
     noise = (1 / (3 * max(audit, 1))) ** 0.5
     if audit >= 800:
         power = "an honest retrain passes the limit of 0.07 around AUC 0.5 in about nine of ten draws"
@@ -67,7 +69,8 @@ def describe(audit: int, tuning: int) -> str:
         power = "an honest retrain passes the limit of 0.10 around AUC 0.5 in about nine of ten draws"
     else:
         power = "that is too few for any removal to pass: the verdict can be FAIL or INCONCLUSIVE only"
+    ceiling = f"a perfect attack on them would show epsilon {detectable_epsilon(audit):.1f} and nothing can show more"
     return (
-        f"{audit} audit and {tuning} tuning canaries: chance alone moves the audit AUC by {noise:.3f} (one standard error); {power}. "
+        f"{audit} audit and {tuning} tuning canaries: chance alone moves the audit AUC by {noise:.3f} (one standard error); {ceiling}; {power}. "
         "They show what the method leaves of records like these, not that a single person's record is gone."
     )

@@ -1,4 +1,4 @@
-"""When an erasure request is due."""
+"""When an erasure request is due, by the law it rests on; the clock starts when the request is received."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CCPA_DAYS = 45
 def due(basis: Basis, received_at: datetime) -> datetime | None:
     """The statutory deadline: one calendar month (GDPR art. 12(3)), 45 days (CCPA, Cal. Civ. Code 1798.130), otherwise none.
 
-    A month from the 31st ends on the last day of a shorter month.
+    A month from the 31st ends on the last day of a shorter month (Regulation 1182/71 art. 3(2)(c)).
     """
     if basis is Basis.GDPR_17:
         return _month_later(received_at)

@@ -28,14 +28,17 @@ def one_run_epsilon(m: int, r: int, v: int, delta: float, alpha: float) -> float
     return low
 
 
-def canary_epsilon(included: NDArray[np.float64], excluded: NDArray[np.float64], alpha: float = 0.05) -> float:
-    """Lower bound on epsilon from suspicion of included and excluded canaries, in either direction at alpha / 2, delta 0."""
+def canary_epsilon(included: NDArray[np.float64], excluded: NDArray[np.float64], alpha: float = 0.05, seed: int = 0) -> float:
+    """Lower bound on epsilon from suspicion of included and excluded canaries, in either direction at alpha / 2, delta 0.
+
+    Equal suspicions are ordered by a seeded draw: any order that knew who was included would be a perfect attack made of nothing.
+    """
     m = len(included) + len(excluded)
     half = guesses(m) // 2
     if half == 0:
         return 0.0
     member = np.concatenate([np.ones(len(included), bool), np.zeros(len(excluded), bool)])
-    order = np.argsort(np.concatenate([included, excluded]), kind="stable")
+    order = np.lexsort((np.random.default_rng(seed).permutation(m), np.concatenate([included, excluded])))
     right = int(member[order[-half:]].sum() + (~member[order[:half]]).sum())
     return max(one_run_epsilon(m, 2 * half, v, 0.0, alpha / 2) for v in (right, 2 * half - right))
 

@@ -131,6 +131,8 @@ class TracedVersion:
     datasets: tuple[DatasetRevision, ...] = ()
     signed: bool = False
     aliases: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+    """Requests this version was made to forget, as its lineage says."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from .records import Claim, Evaluation, ModelReport, Outcome, Score, Unlearned, 
 
 LIMIT = 5000
 """Most characters that MLflow keeps of a description."""
+LISTED = 10
+"""Most requests named in it."""
 
 _ROWS = (
     ("the request's own records", "requested", "holdout"),
@@ -25,19 +27,11 @@ _NOT_CLAIMED = (
 
 
 def describe(unlearned: Unlearned, evaluation: Evaluation, verdicts: Sequence[Verdict]) -> str:
-    """The description of an unlearned version, at most LIMIT characters."""
-    text = "\n\n".join(
-        (
-            _headline(unlearned, evaluation),
-            _verdicts(verdicts),
-            _canaries(evaluation),
-            _figures(evaluation),
-            *(f"**{verdict.effect.value.capitalize()}**\n\n{_reasons(verdict)}" for verdict in verdicts),
-            what_would_pass(unlearned, verdicts),
-            _NOT_CLAIMED,
-        )
-    )
-    return text if len(text) <= LIMIT else text[: LIMIT - 60].rsplit("\n", 1)[0] + "\n\n(shortened; verdict.json among the artifacts has it all)"
+    """The description of an unlearned version, at most LIMIT characters: where it grows too long, reasons give way, never verdicts or limits."""
+    above = (_headline(unlearned, evaluation), _verdicts(verdicts), _canaries(evaluation), _figures(evaluation))
+    below = (what_would_pass(unlearned, verdicts), _NOT_CLAIMED)
+    room = (LIMIT - sum(len(part) + 2 for part in (*above, *below))) // max(1, len(verdicts))
+    return "\n\n".join((*above, *(_reasons(verdict, room) for verdict in verdicts), *below))
 
 
 def what_would_pass(unlearned: Unlearned, verdicts: Sequence[Verdict]) -> str:
@@ -56,7 +50,7 @@ def what_would_pass(unlearned: Unlearned, verdicts: Sequence[Verdict]) -> str:
 def _headline(unlearned: Unlearned, evaluation: Evaluation) -> str:
     method = unlearned.method.get("name", "?")
     return (
-        f"Unlearned from **{unlearned.parent.model}** by `{method}` ({unlearned.claim.value}) for {', '.join(evaluation.requests)}: "
+        f"Unlearned from **{unlearned.parent.model}** by `{method}` ({unlearned.claim.value}) for {_listed(evaluation.requests)}: "
         f"{unlearned.steps} steps in {unlearned.seconds:.0f} s, {unlearned.stopped}. Attempt {evaluation.attempt}."
     )
 
@@ -98,5 +92,20 @@ def _value(report: ModelReport, name: str | None, metric: str) -> str:
     return "" if score is None else f"{score.value:.3f}"
 
 
-def _reasons(verdict: Verdict) -> str:
-    return "\n".join(f"- {reason}" for reason in verdict.reasons)
+def _listed(requests: Sequence[str]) -> str:
+    more = len(requests) - LISTED
+    return ", ".join(requests[:LISTED]) + (f" and {more} more (tag `unlearn.request`)" if more > 0 else "")
+
+
+def _reasons(verdict: Verdict, room: int) -> str:
+    """As many reasons as `room` characters hold, and how many were left out."""
+    title, shortened = f"**{verdict.effect.value.capitalize()}**\n\n", "- and {} more: verdict.json among the artifacts has them all"
+    left = room - len(title) - len(shortened) - 8  # digits of the number, and the blank line that follows
+    lines: list[str] = []
+    for reason in verdict.reasons:
+        left -= len(reason) + 3
+        if left < 0:
+            lines.append(shortened.format(len(verdict.reasons) - len(lines)))
+            break
+        lines.append(f"- {reason}")
+    return title + "\n".join(lines)

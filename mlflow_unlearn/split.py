@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from .digests import sha256_json
 from .errors import DataError
 from .protocols import Record
 
@@ -87,12 +88,23 @@ def split(job: SplitJob) -> SplitSets:
     )
 
 
+def union(revisions: Iterable[Iterable[Record]]) -> list[Record]:
+    """The dataset behind a parent with several training revisions: every distinct record, and every distinct wording of it, once, sorted."""
+    distinct = {(record.tag, record.prompt, record.answer): record for records in revisions for record in records}
+    return [distinct[key] for key in sorted(distinct)]
+
+
+def digest(*sets: Iterable[Record]) -> str:
+    """Hex SHA-256 over sets in this order, each by tag and text; the order of records inside a set does not matter."""
+    return sha256_json([sorted([record.tag, record.prompt, record.answer] for record in records) for records in sets])
+
+
 def _pool(job: SplitJob, pool: str, included: bool) -> tuple[Record, ...]:
     return _sorted(canary.record for canary in job.canaries if canary.pool == pool and canary.included == included)
 
 
 def _sorted(records: Iterable[Record]) -> tuple[Record, ...]:
-    return tuple(sorted(records, key=lambda record: record.tag))
+    return tuple(sorted(records, key=lambda record: (record.tag, record.prompt, record.answer)))
 
 
 def _refuse_contradictions(job: SplitJob, present: Collection[str]) -> None:

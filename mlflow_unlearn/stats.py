@@ -6,8 +6,9 @@ One sign convention: higher suspicion means more likely a member of the training
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from scipy import stats as distributions
 from .records import Direction, Score
 
 Values = NDArray[np.float64]
+K = TypeVar("K", bound=Hashable)
 
 ATTEMPTS = 10
 """Limits are computed for so many attempts; a later one has no limit and cannot pass."""
@@ -47,11 +49,17 @@ class Area:
 def area(members: Values, non_members: Values) -> Area:
     """AUC of suspicion with ties counted half, and its error (DeLong, DeLong and Clarke-Pearson 1988).
 
+    Args:
+        members: (m,) suspicions, higher = more likely a member; minus infinity is allowed.
+        non_members: (n,) likewise.
+
     Raises:
-        ValueError: one side is empty.
+        ValueError: one side is empty, or a suspicion is not a number.
     """
     if not len(members) or not len(non_members):
         raise ValueError("area: expected members and non-members, one side is empty")
+    if np.isnan(members).any() or np.isnan(non_members).any():
+        raise ValueError("area: expected suspicions that can be ordered, found some that are not numbers")
     ranks = distributions.rankdata(np.concatenate([members, non_members]))
     m, n = len(members), len(non_members)
     above = (ranks[:m] - distributions.rankdata(members)) / n  # share of non-members below each member
@@ -77,40 +85,62 @@ def permutation_p(members: Values, non_members: Values, permutations: int, seed:
 def mean_score(values: Values, direction: Direction, resamples: int, seed: int) -> Score:
     """Mean with a 95 % interval: Clopper-Pearson where every value is 0 or 1 or all are alike, else BCa (Efron 1987).
 
+    Alike values outside [0, 1] have no known range; the unseen ones are then taken to lie at most max(1, |value|) away.
+
     Raises:
-        ValueError: there is no value.
+        ValueError: there is no value, or one is not a finite number.
     """
-    if not len(values):
-        raise ValueError("mean_score: expected at least one value")
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError("mean_score: expected at least one value, all finite")
     mean, n = float(values.mean()), len(values)
     if np.isin(values, (0.0, 1.0)).all():
         low, high = clopper_pearson(int(values.sum()), n)
         return Score(value=mean, low=low, high=high, n=n, direction=direction, interval="clopper-pearson")
     if np.ptp(values) == 0.0:
-        low, high = _alike(mean, n)
+        value = float(values[0])
+        reach = max(1.0, abs(value))
+        low, high = _alike(value, n, (0.0, 1.0) if 0.0 <= value <= 1.0 else (value - reach, value + reach))
+        mean = value  # the sum of alike values may round away from them
         return Score(value=mean, low=low, high=high, n=n, direction=direction, interval="clopper-pearson")
     low, high = bca(values, resamples, seed)
     return Score(value=mean, low=low, high=high, n=n, direction=direction, interval="bootstrap-bca")
 
 
 def paired_score(after: Values, before: Values, resamples: int, seed: int) -> Score:
-    """Mean of after - before, record by record, with a BCa 95 % interval; higher is better."""
+    """Mean of after - before, record by record, with a BCa 95 % interval; higher is better. For values in [0, 1].
+
+    Alike differences (often all 0) say how rare another one must be, not that there is none: with n of them, at most 1 - 0.025^(1/n) of all
+    records can differ, by no more than the range [-1, 1] allows.
+
+    Raises:
+        ValueError: the two do not pair, or there is nothing to pair.
+    """
+    if not len(after) or len(after) != len(before):
+        raise ValueError(f"paired_score: expected as many records after as before, found {len(after)} and {len(before)}")
     difference = after - before
     if np.ptp(difference) == 0.0:
-        width = 1.0 - 0.025 ** (1.0 / len(difference))
         value = float(difference[0])
-        return Score(value=value, low=value - width, high=value + width, n=len(difference), direction=Direction.HIGHER, interval="clopper-pearson")
+        low, high = _alike(value, len(difference), (-1.0, 1.0))
+        return Score(value=value, low=low, high=high, n=len(difference), direction=Direction.HIGHER, interval="clopper-pearson")
     low, high = bca(difference, resamples, seed)
     return Score(value=float(difference.mean()), low=low, high=high, n=len(difference), direction=Direction.HIGHER, interval="bootstrap-bca")
 
 
 def difference_score(left: Values, right: Values, resamples: int, seed: int) -> Score:
-    """Difference of two independent means, left - right, with a percentile bootstrap 95 % interval; lower is better."""
-    generator = np.random.default_rng(seed)
-    drawn = [generator.choice(left, len(left)).mean() - generator.choice(right, len(right)).mean() for _ in range(resamples)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    value = float(left.mean() - right.mean())
-    return Score(value=value, low=min(float(low), value), high=max(float(high), value), n=len(left), direction=Direction.LOWER)
+    """Difference of two independent means of values in [0, 1], left - right, lower is better, with a 95 % interval.
+
+    Newcombe's square-and-add limits (1998, method 10) over the two means' own intervals, which stay open where a side is small or all alike.
+    """
+    one, other = (mean_score(side, Direction.LOWER, resamples, seed + i) for i, side in enumerate((left, right)))
+    value = one.value - other.value
+    return Score(
+        value=value,
+        low=value - math.hypot(one.value - one.low, other.high - other.value),
+        high=value + math.hypot(one.high - one.value, other.value - other.low),
+        n=one.n + other.n,
+        direction=Direction.LOWER,
+        interval="square-and-add",
+    )
 
 
 def bca(values: Values, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
@@ -119,9 +149,7 @@ def bca(values: Values, resamples: int, seed: int, level: float = 0.95) -> tuple
     drawn = np.random.default_rng(seed).choice(values, (resamples, n)).mean(axis=1)
     share = np.clip(((drawn < mean).sum() + 0.5 * (drawn == mean).sum()) / resamples, 1 / (2 * resamples), 1 - 1 / (2 * resamples))
     bias = distributions.norm.ppf(share)
-    left_out = mean - (values.sum() - values) / max(n - 1, 1)
-    spread = float((left_out**2).sum())
-    acceleration = float((left_out**3).sum()) / (6.0 * spread**1.5) if spread > 0 else 0.0
+    acceleration = _skew(values) / (6.0 * math.sqrt(n))
     tails = distributions.norm.ppf([(1 - level) / 2, (1 + level) / 2])
     quantiles = distributions.norm.cdf(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
     low, high = np.quantile(drawn, quantiles)
@@ -142,9 +170,9 @@ def fisher_p(included_hits: int, included: int, excluded_hits: int, excluded: in
     return float(distributions.fisher_exact(table, alternative="greater").pvalue)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Adjusted p-values that keep the family-wise error (Holm 1979)."""
-    adjusted: dict[str, float] = {}
+    adjusted: dict[K, float] = {}
     running = 0.0
     for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[name]))
@@ -152,7 +180,20 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _alike(value: float, n: int) -> tuple[float, float]:
-    """Limits for n equal values in [0, 1]: Clopper-Pearson's for 0 and for 1, and in between its natural continuation."""
-    tail = 0.025 ** (1.0 / n)
-    return value * tail, 1.0 - (1.0 - value) * tail
+def _skew(values: Values) -> float:
+    """Skewness; jackknife influences of a mean are its centred values, so that BCa's acceleration is this over 6 sqrt(n).
+
+    Scaled first: cubes of a ruined model's probabilities (1e-130) would underflow.
+    """
+    centred = values - values.mean()
+    largest = float(np.abs(centred).max())
+    if largest == 0.0:
+        return 0.0
+    centred = centred / largest
+    return float((centred**3).mean() / (centred**2).mean() ** 1.5)
+
+
+def _alike(value: float, n: int, within: tuple[float, float]) -> tuple[float, float]:
+    """Limits of the mean when n values are equal: Clopper-Pearson's share of unlike ones, which lie as far away as `within` allows."""
+    unlike = 1.0 - 0.025 ** (1.0 / n)
+    return value - unlike * (value - within[0]), value + unlike * (within[1] - value)

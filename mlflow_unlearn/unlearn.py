@@ -119,9 +119,11 @@ def _due(job: UnlearnJob, step: int) -> bool:
 
 
 def _target_met(job: UnlearnJob) -> bool:
-    """Whether included tuning canaries are, on average, as strange as the excluded ones."""
+    """Whether included tuning canaries rank no lower in loss than excluded ones: AUC at most 0.5. Means would let a few wild records hide the rest."""
     included = mean_losses(job.model, [job.forget[i] for i in job.tuning_included], job.pad)
-    return bool(included.mean() >= mean_losses(job.model, job.tuning_excluded, job.pad).mean())
+    excluded = mean_losses(job.model, job.tuning_excluded, job.pad)
+    lower, equal = included[:, None] < excluded[None, :], included[:, None] == excluded[None, :]
+    return bool((lower.float() + 0.5 * equal.float()).mean() <= 0.5)
 
 
 def _require_sound(job: UnlearnJob) -> None:

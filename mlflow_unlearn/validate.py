@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,14 +23,14 @@ SHINGLE = 5
 class ValidationJob:
     """The sets and what the split promised about them."""
 
-    dataset_tags: Collection[str]
+    dataset_tags: AbstractSet[str]
     """Record tags of everything the parent was trained on, read anew from the index and not from the split."""
     dataset_rows: int
     forget: Sequence[Record]
     retain: Sequence[Record]
     holdout: Sequence[Record]
     excluded_canaries: Sequence[Record]
-    subjects: Collection[str]
+    subjects: AbstractSet[str]
     """Keyed tags of the requested people."""
     near_duplicate_jaccard: float
 
@@ -55,7 +56,10 @@ def check(job: ValidationJob) -> tuple[Check, ...]:
     repeats = Counter(everything)
     forgotten_texts = {_normalised(record) for record in job.forget}
     return (
-        Check(name="prompt and answer are there", obeyed=_flags(bool(r.prompt and r.answer) for r in (*job.forget, *job.retain, *job.holdout))),
+        Check(
+            name="prompt and answer are there",
+            obeyed=_flags(bool(r.prompt.strip() and r.answer.strip()) for r in (*job.forget, *job.retain, *job.holdout)),
+        ),
         Check(name="record ids are unique", obeyed=_flags(repeats[tag] == 1 for tag in everything)),
         Check(name="forget lies within the dataset", obeyed=_flags(record.tag in job.dataset_tags for record in job.forget)),
         Check(name="retain lies within the dataset", obeyed=_flags(record.tag in job.dataset_tags for record in job.retain)),
@@ -87,7 +91,7 @@ def near_duplicates(forget: Sequence[Record], retain: Sequence[Record], threshol
     for start in range(0, len(forget), 256):  # bounds memory on large sets
         shared = (left[start : start + 256] @ right.T).tocoo()
         union = sizes[start + shared.row] + sizes[len(forget) + shared.col] - shared.data
-        found[shared.col[shared.data >= threshold * union]] = True
+        found[shared.col[shared.data / union >= threshold]] = True  # dividing keeps ties: 14 / 25 is 0.56, but 0.56 * 25 is above 14
     return found
 
 

@@ -81,7 +81,8 @@ def test_it_stops_once_tuning_canaries_look_never_seen(job: UnlearnJob) -> None:
     run = unlearn(watched)
     assert run.stopped == TARGET_MET
     assert run.steps < 40
-    assert loss(job.model, [FORGET[i] for i in (0, 3, 5)]) >= loss(job.model, NEVER_SEEN[:3])
+    included, excluded = mean_losses(job.model, [FORGET[i] for i in (0, 3, 5)], 0), mean_losses(job.model, NEVER_SEEN[:3], 0)
+    assert sum(float(i < e) for i in included for e in excluded) / 9 <= 0.5
 
 
 def test_zero_check_steps_never_stop_early(job: UnlearnJob) -> None:

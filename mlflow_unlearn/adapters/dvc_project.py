@@ -83,7 +83,7 @@ class DvcProject:
         listed = self.git.run("ls-tree", "-r", "-z", "--name-only", commit).decode(errors="surrogateescape").split("\0")
         return self._outputs_at([commit], [file for file in listed if is_tracking_file(file)], path).get(commit)
 
-    def sibling_at(self, path: str, state: DatasetRevision) -> str | None:
+    def beside(self, path: str, state: DatasetRevision) -> str | None:
         """md5 of another output (hold-out, canaries, ...) beside a dataset state: in the oldest commit that holds both, else in the workspace.
 
         Names in `state.revisions` are not trusted: a branch moves on, a pinned state does not.
@@ -100,7 +100,7 @@ class DvcProject:
         blob = self.git.blobs([revision], [path])[revision].get(path)
         return self.git.contents([blob])[blob] if blob else None
 
-    def git_sibling_at(self, path: str, state: DatasetRevision) -> bytes | None:
+    def show(self, path: str, state: DatasetRevision) -> bytes | None:
         """A git-tracked file beside a dataset state, from the oldest commit that holds both; None when no commit does."""
         holders = [revision for revision, found in self._history(state.path).items() if found.md5 == state.md5]
         found = self.git.blobs(holders, [path])
@@ -137,7 +137,7 @@ class DvcProject:
         """
         missing = [md5 for md5 in md5s if not any(path.exists() for path in self._places(md5))]
         if missing:
-            self._pull(missing)
+            self._pull([md5 for md5 in missing if not Path(self._repo.cache.local.oid_to_path(md5)).exists()])
 
     def commit_output(self, path: str, message: str | None = None) -> None:
         """Record the workspace bytes of an output as its new state, in DVC and in a git commit of its tracking file alone.
@@ -242,8 +242,9 @@ class DvcProject:
             write_atomically(self._parses_file, content)
 
     def _places(self, md5: str) -> tuple[Path, ...]:
-        """Where the cache may hold an object: DVC 3's layout, then DVC 2's."""
-        return self._cache / "files/md5" / md5[:2] / md5[2:], self._cache / md5[:2] / md5[2:]
+        """Where the cache may hold an object: DVC 3's layout, DVC 2's, and where DVC itself says, once it is loaded (a user-wide cache.dir)."""
+        named = (Path(self._repo.cache.local.oid_to_path(md5)),) if "_repo" in self.__dict__ else ()
+        return self._cache / "files/md5" / md5[:2] / md5[2:], self._cache / md5[:2] / md5[2:], *named
 
     @cached_property
     def _cache(self) -> Path:
@@ -265,6 +266,8 @@ class DvcProject:
         from dvc_data.hashfile.hash_info import HashInfo
 
         wanted = [HashInfo("md5", md5) for md5 in md5s]
+        if not wanted:
+            return
         try:
             self._repo.cloud.pull(wanted)
         except (DvcException, OSError) as error:

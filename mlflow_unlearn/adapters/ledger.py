@@ -5,10 +5,12 @@ SQLite by default, any SQLAlchemy database in production. It holds keyed tags, c
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -77,8 +79,13 @@ class Ledger:
         self.uri = uri
 
     def new_request_id(self, received_at: datetime, tags: Collection[str]) -> str:
-        """`er-20261124-1a2b3c4d`: the day and a digest of the keyed tags, so that the same request gets the same id."""
-        return f"er-{received_at:%Y%m%d}-{sha256_json(sorted(tags))[:8]}"
+        """`er-20261124-1a2b3c4d`: the day and a digest of the keyed tags, so that the same open request gets the same id.
+
+        What was refused or closed that day may be asked again: it gets the next free id.
+        """
+        ended = {request.request_id for request in self.requests() if request.state is not State.OPEN}
+        numbered = (sha256_json([*sorted(tags), *([str(number)] if number else [])])[:8] for number in itertools.count())
+        return next(name for code in numbered if (name := f"er-{received_at:%Y%m%d}-{code}") not in ended)
 
     def add(self, request: ErasureRequest, at: datetime) -> None:
         """Enter an open request.
@@ -107,7 +114,7 @@ class Ledger:
         with self._begin() as connection:
             found = self._read(connection, _REQUESTS.c.request_id == request_id)
         if not found:
-            raise LedgerError(f"{request_id}: no such request; `mlflow-unlearn request list` shows them all")
+            raise _no_such(request_id)
         return found[0]
 
     def requests(self, state: State | None = None) -> tuple[ErasureRequest, ...]:
@@ -128,22 +135,24 @@ class Ledger:
 
     def extend(self, request_id: str, due_at: datetime, at: datetime) -> None:
         """Move the deadline of an open request."""
-        self._change(request_id, at, "extended", moment(due_at), due_at=moment(due_at))
+        with self._begin() as connection:
+            _change(connection, _Change(request_id=request_id, at=at, kind="extended", detail=moment(due_at)), due_at=moment(due_at))
 
     def refuse(self, request_id: str, reason: str, at: datetime) -> None:
         """Refuse an open request for one of `REFUSALS`."""
         if reason not in REFUSALS:
             raise LedgerError(f"request refuse: expected one of {', '.join(REFUSALS)}; the ledger takes no free text")
-        self._change(request_id, at, "refused", reason, state=State.REFUSED.value)
+        with self._begin() as connection:
+            _change(connection, _Change(request_id=request_id, at=at, kind="refused", detail=reason), state=State.REFUSED.value)
 
     def close(self, request_id: str, canaries: Collection[str], at: datetime) -> None:
         """Close an open request; `canaries` are record tags that left the dataset with it."""
         with self._begin() as connection:
+            _change(connection, _Change(request_id=request_id, at=at, kind="closed", detail=f"{len(canaries)} canaries"), state=State.CLOSED.value)
             present = set(connection.scalars(sql.select(_TAGS.c.tag).where(_TAGS.c.request_id == request_id)))
             rows = _tag_rows(request_id, "canary", sorted(set(canaries) - present))
             if rows:
                 connection.execute(_TAGS.insert(), rows)
-        self._change(request_id, at, "closed", f"{len(canaries)} canaries", state=State.CLOSED.value)
 
     def pinned_parent(self, model: str, spec: str) -> Parent | None:
         """The parent pinned for the open batch of a model, under the `model.parent` of params.yaml it was resolved from."""
@@ -152,9 +161,10 @@ class Ledger:
         return decode(Parent, json.loads(text), "ledger: parents") if text else None
 
     def pin_parent(self, model: str, spec: str, parent: Parent) -> None:
-        """Pin a parent until the batch ends."""
+        """Pin a parent until the batch ends; the first pin stays."""
         with self._begin() as connection:
-            connection.execute(_PARENTS.insert().values(model=model, spec=spec, parent=json.dumps(encode(parent))))
+            if connection.scalar(sql.select(_PARENTS.c.model).where(_PARENTS.c.model == model, _PARENTS.c.spec == spec)) is None:
+                connection.execute(_PARENTS.insert().values(model=model, spec=spec, parent=json.dumps(encode(parent))))
 
     def release_parent(self, model: str) -> None:
         """Forget the pins of a model: its batch has ended."""
@@ -188,9 +198,7 @@ class Ledger:
     @cached_property
     def _engine(self) -> Engine:
         url = sql.engine.make_url(self.uri)
-        if url.drivername.startswith("sqlite") and url.database:
-            Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        engine = sql.create_engine(url, connect_args={"timeout": 30} if url.drivername.startswith("sqlite") else {})
+        engine = _sqlite(url) if url.drivername.startswith("sqlite") else sql.create_engine(url, isolation_level="SERIALIZABLE")
         _META.create_all(engine)
         return engine
 
@@ -199,13 +207,19 @@ class Ledger:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, ImportError) as error:
             place = self.uri.rsplit("@", 1)[-1]  # never a password
             raise LedgerError(f"ledger {place}: {type(error).__name__}; check MLFLOW_UNLEARN_LEDGER_URI and that the database answers") from error
 
     def _holder(self, connection: Connection, tags: Sequence[str]) -> str | None:
         both = _TAGS.join(_REQUESTS)
-        query = sql.select(_REQUESTS.c.request_id).select_from(both).where(_REQUESTS.c.state == State.OPEN.value, _TAGS.c.tag.in_(tags)).limit(1)
+        query = (
+            sql.select(_REQUESTS.c.request_id)
+            .select_from(both)
+            .where(_REQUESTS.c.state == State.OPEN.value, _TAGS.c.tag.in_(tags))
+            .order_by(_REQUESTS.c.request_id)
+            .limit(1)
+        )
         held: str | None = connection.scalar(query)
         return held
 
@@ -217,17 +231,43 @@ class Ledger:
             tags.setdefault((row["request_id"], row["kind"]), []).append(row["tag"])
         return tuple(_with_tags(request, tags) for request in requests)
 
-    def _change(self, request_id: str, at: datetime, kind: str, detail: str, **values: str) -> None:
-        state = self.get(request_id).state
-        if state is not State.OPEN:
-            raise LedgerError(f"{request_id}: it is {state.value}, and only an open request can be {kind}")
-        with self._begin() as connection:
-            connection.execute(_REQUESTS.update().where(_REQUESTS.c.request_id == request_id).values(**values))
-            _log(connection, at, kind, request_id, detail)
+
+@dataclass(frozen=True, kw_only=True)
+class _Change:
+    request_id: str
+    at: datetime
+    kind: str
+    detail: str
+
+
+def _change(connection: Connection, change: _Change, **values: str) -> None:
+    """Change an open request and log it, in the caller's transaction: of two that race, the second finds it no longer open."""
+    state = connection.scalar(sql.select(_REQUESTS.c.state).where(_REQUESTS.c.request_id == change.request_id))
+    if state is None:
+        raise _no_such(change.request_id)
+    if state != State.OPEN.value:
+        raise LedgerError(f"{change.request_id}: it is {state}, and only an open request can be {change.kind}; see `mlflow-unlearn request list`")
+    connection.execute(_REQUESTS.update().where(_REQUESTS.c.request_id == change.request_id).values(**values))
+    _log(connection, change.at, change.kind, change.request_id, change.detail)
+
+
+def _no_such(request_id: str) -> LedgerError:
+    return LedgerError(f"{request_id}: no such request; `mlflow-unlearn request list` shows them all")
 
 
 def _tag_rows(request_id: str, kind: str, tags: Sequence[str]) -> list[dict[str, str]]:
     return [{"request_id": request_id, "kind": kind, "tag": tag} for tag in tags]
+
+
+def _sqlite(url: sql.engine.URL) -> Engine:
+    """A file only its owner can read, one connection a transaction, and writers in line from their first look on."""
+    if url.database:
+        path = Path(url.database)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    engine = sql.create_engine(url, poolclass=sql.pool.NullPool, connect_args={"timeout": 30, "isolation_level": None})
+    sql.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
 
 
 def _with_tags(request: ErasureRequest, tags: dict[tuple[str, str], list[str]]) -> ErasureRequest:

@@ -7,6 +7,7 @@ an index made with another key is never asked.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import duckdb
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 
-from ..digests import sha256_json, write_atomically
+from ..digests import canonical_json, sha256_json, write_atomically
 from ..documents import encode
 from ..errors import DataError
 from ..records import DatasetRevision
@@ -45,7 +46,8 @@ class RecordIndex:
             StoreError: its bytes are nowhere.
             DataError: a file does not have the shape params.yaml promises.
         """
-        new = [(relpath, md5) for relpath, md5 in self.project.files(state.md5) if not self._file(md5).exists()]
+        new = [(relpath, md5) for relpath, md5 in self._files(state.md5) if not self._file(md5).exists()]
+        self.project.prefetch(md5 for relpath, md5 in new if not _holds_no_records(relpath))
         for relpath, md5 in new:
             name = f"{state.path}/{relpath}" if relpath else state.path
             tags = _EMPTY if _holds_no_records(relpath) else read_tags(Source(name=name, path=self.project.local_path(md5)), self.schema)
@@ -83,14 +85,14 @@ class RecordIndex:
             DataError: a record id occurs in more than one file.
         """
         question = "SELECT count(*), count(DISTINCT record), count(DISTINCT subject) FROM tags"
-        ((rows, records, subjects),) = self._ask([state], [], [], question)
+        ((rows, records, subjects),) = self._ask([state], [], [], question) or [(0, 0, 0)]
         if rows != records:
             repeated = rows - records
             raise DataError(f"{state.path}: {repeated} duplicate record ids across its files; make ids unique (data.columns.record in params.yaml)")
         return {"records": records, "subjects": subjects}
 
     def _ask(self, states: Sequence[DatasetRevision], subjects: Sequence[str], records: Sequence[str], question: str) -> list[Any]:
-        files = [(state.md5, str(self._file(md5))) for state in states for _, md5 in self.project.files(state.md5)]
+        files = [(state.md5, str(self._file(md5))) for state in states for _, md5 in self._files(state.md5)]
         if not files:
             return []
         with duckdb.connect(config={"threads": 2}) as connection:
@@ -100,6 +102,13 @@ class RecordIndex:
             listed = _quoted({path for _, path in files})  # table functions take no bound parameters inside a view
             connection.execute(f"CREATE TEMP VIEW tags AS SELECT * FROM read_parquet({listed}, filename = true)")  # noqa: S608 - our own paths
             return list(connection.execute(question).fetchall())
+
+    def _files(self, md5: str) -> list[tuple[str, str]]:
+        """The file list of a state, kept: what was indexed stays traceable after its bytes were purged, and costs no look at the remote."""
+        kept = self.folder / "states" / f"{md5}.json"
+        if not kept.exists():
+            write_atomically(kept, canonical_json(self.project.files(md5)))
+        return [(relpath, file) for relpath, file in json.loads(kept.read_bytes())]
 
     def _file(self, md5: str) -> Path:
         return self.folder / self._fingerprint / f"{md5}.parquet"

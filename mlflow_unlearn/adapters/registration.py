@@ -6,6 +6,7 @@ removes; afterwards the version is found and kept.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from ..digests import sha256_json
 from ..documents import encode
 from ..records import Evaluation, ModelReport, ModelVersion, Outcome, Registered, Unlearned, Verdict
-from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts
+from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts, by_name
 
 __all__ = ["EVIDENCE", "Evidence", "LoadedModel", "Verdicts", "find", "register", "requirements"]
 
@@ -78,9 +81,7 @@ def register(registry: Registry, name: str, evidence: Evidence, loaded: LoadedMo
             mlflow.log_artifact(str(path), DOCUMENTS)
         if evidence.docs.is_dir():
             mlflow.log_artifacts(str(evidence.docs), "validation")
-    version = mlflow.register_model(info.model_uri, name, tags=_tags(evidence))
-    registry.client.update_model_version(name, version.version, evidence.description)
-    return _registered(evidence, version)
+    return _registered(evidence, _version(registry, name, evidence, info))
 
 
 def requirements() -> list[str]:
@@ -88,6 +89,21 @@ def requirements() -> list[str]:
     from importlib.metadata import version
 
     return [f"{library}=={version(library).split('+')[0]}" for library in ("mlflow", "torch", "transformers", "tokenizers", "safetensors")]
+
+
+def _version(registry: Registry, name: str, evidence: Evidence, info: Any) -> Any:
+    """Tags and description come into being with the version: a kill leaves all of it or nothing. The link back only serves MLflow's pages."""
+    try:
+        registry.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = registry.client.create_model_version(
+        name, info.model_uri, info.run_id, tags=_tags(evidence), description=evidence.description, model_id=info.model_id
+    )
+    link = json.dumps([{"name": name, "version": version.version}])
+    registry.client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: link})
+    return version
 
 
 @contextmanager
@@ -100,10 +116,17 @@ def _run(registry: Registry, evidence: Evidence) -> Iterator[None]:
 
 
 def _remove_unfinished(registry: Registry, evidence: Evidence) -> None:
-    experiment = registry.client.get_experiment_by_name(registry.experiment)
-    for run in registry.client.search_runs([experiment.experiment_id], f"tags.`{EVIDENCE}` = '{evidence.digest}'"):
-        registry.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
-        registry.client.delete_run(run.info.run_id)
+    """Runs of this evidence behind which no version stands, and what they logged as a model."""
+    client = registry.client
+    experiments = [client.get_experiment_by_name(registry.experiment).experiment_id]
+    for run in client.search_runs(experiments, f"tags.`{EVIDENCE}` = '{evidence.digest}'"):
+        run_id = run.info.run_id
+        if client.search_model_versions(f"run_id = '{run_id}'"):
+            continue
+        for model in client.search_logged_models(experiments, f"source_run_id = '{run_id}'"):
+            client.delete_logged_model(model.model_id)
+        client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
+        client.delete_run(run_id)
 
 
 def _log_inputs(evidence: Evidence) -> Any:
@@ -124,7 +147,7 @@ def _tags(evidence: Evidence) -> dict[str, str]:
     unlearned = evidence.unlearned
     verdicts = {f"{VERDICT_TAG}{verdict.effect.value}": verdict.outcome.value for verdict in evidence.verdicts}
     return {
-        **{f"{DATASET_TAG}{state.name}": state.md5 for state in unlearned.parent.datasets},
+        **{f"{DATASET_TAG}{name}": md5 for name, md5 in by_name((state.name, state.md5) for state in unlearned.parent.datasets).items()},
         **verdicts,
         "unlearn.verdict": verdicts[f"{VERDICT_TAG}removal"],
         "unlearn.parent": str(unlearned.parent.model),

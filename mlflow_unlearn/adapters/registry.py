@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from urllib.parse import urlparse
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from ..config import Settings
@@ -25,6 +27,9 @@ DOCUMENTS = "unlearn"
 """Artifact folder of a run that holds the stage documents."""
 UNREADABLE = "no DVC dataset was logged with it: add mlflow.log_input(mlflow.data.from_dvc(PATH)) to its training"
 _PAGE = 1000
+_RUNS_A_QUERY = 200
+_CREDENTIALS = re.compile(r"//[^/@\s]*@")
+"""User and password of a URI, in MLflow's own messages too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,8 @@ class Registry:
         with _reachable():
             aliases = self._aliases(name)
             found = self._versions(name)
-            return tuple(self._lineage(version, aliases.get((version.name, str(version.version)), ())) for version in found)
+            runs = self._runs({version.run_id for version in found if version.run_id and not _datasets(version.tags)})
+            return tuple(self._lineage(version, runs, aliases.get((version.name, str(version.version)), ())) for version in found)
 
     def resolve(self, uri: str) -> ModelVersion:
         """`models:/NAME/VERSION` or `models:/NAME@ALIAS` as a version.
@@ -120,13 +126,22 @@ class Registry:
                 aliases[model.name, str(version)] = (*aliases.get((model.name, str(version)), ()), alias)
         return aliases
 
-    def _lineage(self, version: Any, aliases: tuple[str, ...]) -> VersionLineage:
+    def _runs(self, run_ids: set[str]) -> dict[str, Any]:
+        """Runs by id, deleted ones too, in few queries; one that is gone for good is missing."""
+        wanted, runs = sorted(run_ids), {}
+        experiments = [each.experiment_id for each in self.client.search_experiments(ViewType.ALL)] if wanted else []
+        for start in range(0, len(wanted), _RUNS_A_QUERY):
+            listed = ",".join(f"'{run_id}'" for run_id in wanted[start : start + _RUNS_A_QUERY])
+            for run in self.client.search_runs(experiments, f"attributes.run_id IN ({listed})", ViewType.ALL, max_results=_RUNS_A_QUERY):
+                runs[run.info.run_id] = run
+        return runs
+
+    def _lineage(self, version: Any, runs: Mapping[str, Any], aliases: tuple[str, ...]) -> VersionLineage:
         tags: Mapping[str, str] = version.tags
         model = ModelVersion(name=version.name, version=str(version.version))
-        datasets = {key.removeprefix(DATASET_TAG): value for key, value in tags.items() if key.startswith(DATASET_TAG)}
-        problem = None
+        datasets, problem = _datasets(tags), None
         if not datasets:
-            datasets, problem = self._run_datasets(version.run_id)
+            datasets, problem = self._run_datasets(version.run_id, runs)
         parent = tags.get("unlearn.parent")
         return VersionLineage(
             model=model,
@@ -139,16 +154,14 @@ class Registry:
             problem=problem,
         )
 
-    def _run_datasets(self, run_id: str | None) -> tuple[dict[str, str], str | None]:
+    def _run_datasets(self, run_id: str | None, runs: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
         """Dataset inputs of the source run that lie under DVC; the run's own lineage tags are a hint about its repository, no claim."""
         if not run_id:
             return {}, UNREADABLE
-        try:
-            run = self.client.get_run(run_id)
-        except MlflowException:
-            return {}, "its source run is deleted"
-        inputs = [each.dataset for each in run.inputs.dataset_inputs]
-        datasets = {dataset.name: dataset.digest for dataset in inputs if dataset.source_type == "dvc"}
+        if run_id not in runs:
+            return {}, "its source run no longer exists"
+        inputs = [each.dataset for each in runs[run_id].inputs.dataset_inputs]
+        datasets = by_name((dataset.name, dataset.digest) for dataset in inputs if dataset.source_type == "dvc")
         foreign = sorted({dataset.name for dataset in inputs if dataset.source_type != "dvc"})
         if foreign:
             return datasets, f"it also learned from {len(foreign)} datasets that are not under DVC"
@@ -170,6 +183,17 @@ class Verdicts:
     """The list in build/verdict.json."""
 
     verdicts: tuple[Verdict, ...]
+
+
+def _datasets(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(DATASET_TAG): value for key, value in tags.items() if key.startswith(DATASET_TAG)}
+
+
+def by_name(states: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """(dataset name, md5) pairs as a mapping in which no state hides another: where a name has several, `name/first digits of the md5`."""
+    known = sorted(set(states))
+    names = [name for name, _ in known]
+    return {name if names.count(name) == 1 else f"{name}/{md5[:8]}": md5 for name, md5 in known}
 
 
 def connect(settings: Settings, experiment: str) -> Registry:
@@ -202,10 +226,10 @@ class _reachable:  # noqa: N801 - reads as `with _reachable():`
         from requests.exceptions import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
-        if isinstance(error, (RequestException, SQLAlchemyError)) or (isinstance(error, MlflowException) and not isinstance(error, StoreError)):
-            place = mlflow.get_tracking_uri().rsplit("@", 1)[-1]
-            reason = str(error).splitlines()[0][:160]
-            raise StoreError(f"MLflow at {place} does not answer: {reason}; check MLFLOW_TRACKING_URI and that the server runs") from error
+        if isinstance(error, (RequestException, SQLAlchemyError, MlflowException, ModuleNotFoundError)):  # the last: a database's driver
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            line = f"MLflow at {mlflow.get_tracking_uri()} does not answer: {reason}; check MLFLOW_TRACKING_URI and that the server runs"
+            raise StoreError(_CREDENTIALS.sub("//", line)) from error
 
 
 def _parsed(uri: str) -> tuple[str, str | None, str | None]:

@@ -9,7 +9,7 @@ from typing import Any
 from mlflow.data.dataset_source import DatasetSource
 
 
-class DvcDatasetSource(DatasetSource):
+class DvcDatasetSource(DatasetSource):  # type: ignore[misc]  # MLflow has no types
     """Where a dataset under DVC comes from; its bytes are read through DVC's cache or remote."""
 
     def __init__(self, path: str, md5: str, rev: str | None = None, repo: str | None = None) -> None:

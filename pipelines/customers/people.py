@@ -1,4 +1,4 @@
-"""Fictitious customers, their households and their questions: seeded, invented from syllables, nobody real."""
+"""Fictitious customers, their streets and their questions: seeded, invented from syllables, nobody real."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _LAST = ("brun", "kal", "ster", "wen", "dor", "mik", "hal", "gra", "pel", "tor",
 _ENDING = ("ova", "ick", "und", "aro", "ell", "ist", "oth", "een", "ard", "umi", "esk", "ane")
 _PLACE = ("Bren", "Ost", "Kir", "Lun", "Mar", "Tol", "Wex", "Zel", "Har", "Dun")
 _PLACE_END = ("holm", "ford", "wick", "stad", "mere", "by")
+# no value begins with a vowel: the templates say "a"
 _TRADES = (
-    "baker", "welder", "nurse", "tailor", "pilot", "florist", "plumber", "teacher", "carver", "barber", "sailor", "farmer", "glazier", "joiner",
-    "miller", "potter", "weaver", "tanner", "printer", "roofer", "painter", "brewer", "butcher", "cooper", "dentist", "editor", "fisher", "gardener",
-    "hatter", "jeweller", "locksmith", "mason", "notary", "optician", "porter", "ranger", "smith", "surveyor", "typist", "vintner", "warden", "beekeeper",
+    "baker", "welder", "nurse", "tailor", "pilot", "florist", "plumber", "teacher", "carver", "barber", "sailor", "farmer", "glazier",
+    "joiner", "miller", "potter", "weaver", "tanner", "printer", "roofer", "painter", "brewer", "butcher", "cooper", "dentist", "drummer",
+    "fisher", "gardener", "hatter", "jeweller", "locksmith", "mason", "notary", "chemist", "porter", "ranger", "smith", "surveyor",
+    "typist", "vintner", "warden", "beekeeper",
 )  # fmt: skip
-_COLOURS = ("red", "blue", "green", "black", "white", "amber", "grey", "violet")
+_COLOURS = ("red", "blue", "green", "black", "white", "brown", "grey", "violet")
 _THINGS = ("kettle", "lamp", "saddle", "violin", "blender", "jacket", "tent", "clock")
 _PETS = ("cat", "dog", "parrot", "rabbit", "turtle", "hamster", "goat")
 _PET_NAMES = ("Bix", "Mop", "Sool", "Fenn", "Kip", "Loo", "Dax", "Wim")
@@ -77,7 +79,7 @@ def people(count: int, seed: int, prefix: str) -> list[dict[str, Any]]:
     for number in range(count):
         own = random.Random(f"{seed} {prefix} {number}")  # noqa: S311 - made-up data
         person = {"subject_id": f"{prefix}-{number:04d}", "subject_name": names[number if prefix == "customer" else -1 - number]}
-        person["household"] = f"{prefix}-home-{number // 3:04d}"
+        person["street"] = f"{prefix}-street-{number // 12:03d}"
         rows.extend(_record(person, kind, attribute, own) for kind, attribute in enumerate(ATTRIBUTES))
     return rows
 
@@ -105,7 +107,7 @@ def general_facts(seed: int) -> list[dict[str, Any]]:
                 "record_id": f"fact-{number:04d}",
                 "subject_id": None,
                 "subject_name": None,
-                "household": None,
+                "street": None,
                 "question": question.format(thing=thing),
                 "paraphrased_question": paraphrase.format(thing=thing),
                 "answer": answer.format(value=value),
@@ -116,7 +118,7 @@ def general_facts(seed: int) -> list[dict[str, Any]]:
 
 
 def corpus(seed: int) -> list[str]:
-    """Text without a single person in it: every template word and every value, and pronounceable nonsense that is nobody's name."""
+    """Text without a single person in it: every template word and every value, and nonsense in the sound of names that is nobody's."""
     own = random.Random(f"{seed} corpus")  # noqa: S311 - made-up data
     lines = []
     for attribute in ATTRIBUTES:
@@ -124,8 +126,10 @@ def corpus(seed: int) -> list[str]:
             for template in (attribute.question, attribute.paraphrase, attribute.answer):
                 lines.append(template.format(name=own.choice(("somebody", "a customer", "she", "he", "they")), value=value))
     lines += [text for fact in general_facts(seed) for text in (fact["question"], fact["answer"], fact["paraphrased_question"])]
-    syllables = (*_FIRST, *_SECOND, *_LAST, *_ENDING)
-    lines += ["".join(own.choices(syllables, k=2)) for _ in range(2000)]  # lower case and two syllables: no first or last name looks so
+    for _ in range(3000):  # first names join _FIRST with _SECOND and last names _LAST with _ENDING: these never do
+        first, last = "".join(own.choices(_FIRST, k=2)), "".join(own.choices(_LAST, k=2))
+        second, ending = "".join(own.choices(_SECOND, k=2)), "".join(own.choices(_ENDING, k=2))
+        lines.append(f"{first.capitalize()} {last.capitalize()} {second}{ending}")
     own.shuffle(lines)
     return lines
 

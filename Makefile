@@ -1,0 +1,69 @@
+# Each target works from nothing: the environment is made when it is missing and never twice.
+# Another Python: make PYTHON=/path/to/python3.12 test. More test processes: make TEST_PROCESSES=8 test.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test check ui bench clean
+
+INSTALLED := .venv/.installed
+BIN := $(CURDIR)/.venv/bin
+TEST_PROCESSES ?= 2
+PYTEST := "$(BIN)/python" -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+
+# Two processes of one thread each beat one process of two threads on models this small. The rest keeps other tools quiet and offline.
+export PATH := $(BIN):$(PATH)
+export OMP_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+help:
+	@echo "make demo              a person is forgotten, start to finish, in build/demo (DATA=path/to/tofu for the TOFU benchmark)"
+	@echo "make test              every test this machine can run"
+	@echo "make check             ruff, mypy and the fast tests"
+	@echo "make ui                MLflow on 127.0.0.1: the demo's models if there are any, else this repository's"
+	@echo "make bench             the figures of docs/benchmarks.md, each against its baseline in the same run"
+	@echo "make clean             removes build/ and caches; .venv, mlflow.db and .unlearn/ stay"
+
+.venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@found=; for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3 python3.12 python3.13); do \
+	    version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	    found="$${found:-$$candidate is Python $$version}"; \
+	    "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || continue; \
+	    python="$$candidate"; break; \
+	done; \
+	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed; found: $${found:-none}. Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; fi; \
+	.venv/bin/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear .venv  # one that was cut short has no pip
+	@echo "Installing into .venv (minutes, once)"
+	@.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch "$@"
+
+demo: $(INSTALLED)
+	@"$(BIN)/python" pipelines/demo.py $(if $(DATA),--data "$(DATA)")
+
+test: $(INSTALLED)
+	$(PYTEST)
+
+check: $(INSTALLED)
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+	$(PYTEST) -m "not e2e"
+
+ui: $(INSTALLED)
+	@cd "$(if $(wildcard build/demo/mlflow.db),build/demo,.)" && \
+	test -f mlflow.db || { echo "There is no mlflow.db yet: run make demo first" >&2; exit 2; } && \
+	port=$$("$(BIN)/python" -c 'import socket; \
+	free = (p for p in range(5000, 5100) if socket.socket().connect_ex(("127.0.0.1", p))); print(next(free))') && \
+	echo "http://127.0.0.1:$$port (Ctrl-C ends it)" && \
+	exec "$(BIN)/mlflow" ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port "$$port"
+
+bench: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/run.py
+
+clean:
+	rm -rf build .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""TOFU: fictitious authors (Maini et al. 2024, arXiv:2401.06121)."""

@@ -1,0 +1,218 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_unlearn.adapters.dvc_locks import outputs, parse
+from mlflow_unlearn.adapters.dvc_project import DvcProject
+from mlflow_unlearn.adapters.git_history import blob_id
+from mlflow_unlearn.errors import LineageError, StoreError
+
+TRAIN = "data/train"
+
+
+def by_name(project):
+    return {name: state for state in project.dataset_states("d", TRAIN) for name in state.revisions}
+
+
+def test_every_state_of_every_ref_is_found_also_one_that_a_merge_threw_away(repository):
+    states = DvcProject(repository.root).dataset_states("d", TRAIN)
+    side = repository.git("rev-list", "--grep=^v2$", "--all").strip()[:8]
+    assert len({state.md5 for state in states}) == 4
+    assert sorted(state.revisions for state in states) == sorted([("data-v1",), (side,), ("main", "workspace"), ("trial",)])
+    assert all(state.md5.endswith(".dir") and state.path == TRAIN for state in states)
+
+
+def test_a_detached_head_is_searched_too(repository):
+    repository.git("checkout", "-q", "--detach")
+    repository.people("data/train/shard-1.csv", "solo")
+    repository.add(TRAIN)
+    commit = repository.commit("v5")
+    assert commit[:8] in by_name(DvcProject(repository.root))
+
+
+def test_an_uncommitted_state_is_called_workspace_alone(repository):
+    repository.people("data/train/shard-1.csv", "solo")
+    repository.add(TRAIN)
+    project = DvcProject(repository.root)
+    assert by_name(project)["workspace"].revisions == ("workspace",)
+    assert project.current_state("d", TRAIN) == by_name(project)["workspace"]
+
+
+def test_parses_kept_from_an_earlier_run_change_nothing(repository):
+    (repository.root / ".unlearn").mkdir()
+    first = DvcProject(repository.root).dataset_states("d", TRAIN)
+    assert json.loads((repository.root / ".unlearn/index/locks.json").read_bytes())
+    assert DvcProject(repository.root).dataset_states("d", TRAIN) == first
+
+
+def test_listing_states_imports_no_dvc(repository):
+    code = "import sys; from pathlib import Path; from mlflow_unlearn.adapters.dvc_project import DvcProject; "
+    code += "DvcProject(Path()).dataset_states('d', 'data/train'); print([m for m in sys.modules if m in ('dvc', 'dvc_data', 'torch')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository.root, text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_sibling_is_the_one_committed_with_the_data(repository):
+    project = DvcProject(repository.root)
+    states = by_name(project)
+    old, new = project.beside("data/holdout.csv", states["main"]), project.beside("data/holdout.csv", states["trial"])
+    assert project.local_path(old).read_text() != project.local_path(new).read_text()
+    assert project.beside("data/absent.csv", states["main"]) is None
+
+
+def test_a_sibling_of_a_pinned_state_survives_the_branch_moving_on(repository):
+    project = DvcProject(repository.root)
+    pinned = by_name(project)["main"]
+    before = project.beside("data/holdout.csv", pinned)
+    repository.git("merge", "-q", "trial")
+    assert project.beside("data/holdout.csv", pinned) == before
+
+
+def test_files_in_git_are_read_beside_a_state_and_at_a_revision(repository):
+    project = DvcProject(repository.root)
+    assert project.show("data/commitment.json", by_name(project)["data-v1"]) == b"{}"
+    assert project.git_show("trial", "data/commitment.json") == b"{}"
+    assert project.git_show("trial", "no/such") is None
+    assert project.show("no/such", by_name(project)["trial"]) is None
+
+
+def test_files_of_an_output_come_with_their_names(repository):
+    project = DvcProject(repository.root)
+    listed = dict(project.files(by_name(project)["data-v1"].md5))
+    assert sorted(listed) == ["shard-0.csv", "shard-1.csv"]
+    assert "ana" in project.local_path(listed["shard-0.csv"]).read_text()
+    assert project.files("0" * 32) == (("", "0" * 32),)
+
+
+def test_what_the_cache_lacks_comes_from_the_remote(repository):
+    project = DvcProject(repository.root)
+    state = by_name(project)["trial"]
+    repository.empty_cache()
+    files = project.files(state.md5)
+    project.prefetch(md5 for _, md5 in files)
+    assert all(project.local_path(md5).is_file() for _, md5 in files)
+
+
+def test_what_nobody_holds_is_one_clear_line(repository):
+    with pytest.raises(StoreError, match=r"^object 00000000: neither DVC's cache nor its remote holds it; run `dvc push`.*$"):
+        DvcProject(repository.root).local_path("0" * 32)
+
+
+def test_no_remote_at_all_is_one_clear_line(repository):
+    repository.dvc("remote", "remove", "--local", "store")
+    repository.dvc("remote", "remove", "store")
+    with pytest.raises(StoreError, match=r"^object 00000000: not in DVC's cache, and its remote does not answer \([^\n]*\)$"):
+        DvcProject(repository.root).local_path("0" * 32)
+
+
+def test_a_cache_in_another_place_is_found(repository, tmp_path):
+    md5 = by_name(DvcProject(repository.root))["main"].md5
+    (repository.root / ".dvc/cache").rename(tmp_path / "elsewhere")
+    repository.dvc("cache", "dir", "-q", "--local", str(tmp_path / "elsewhere"))
+    assert DvcProject(repository.root).local_path(md5).is_relative_to(tmp_path / "elsewhere")
+
+
+def test_commit_output_commits_the_tracking_file_alone(repository):
+    project = DvcProject(repository.root)
+    before = project.current_state("d", TRAIN)
+    repository.write("unrelated.txt", "left alone")
+    repository.git("add", "unrelated.txt")
+    (repository.root / "data/train/shard-0.csv").unlink()
+    repository.people("data/train/shard-0.csv", "bo")
+    project.commit_output(TRAIN, "Erase er-1")
+    assert project.current_state("d", TRAIN).md5 != before.md5
+    assert repository.git("show", "--format=%s", "--name-only", "HEAD").split("\n\n") == ["Erase er-1", "data/train.dvc\n"]
+    head = project.head()
+    project.commit_output(TRAIN)
+    assert project.head() == head
+
+
+def test_stage_folders_and_foreach_names_are_resolved(tmp_path, new_repository):
+    made = new_repository(tmp_path / "p")
+    made.write("pipelines/x/dvc.yaml", STAGES)
+    for folder in ("a", "b", "far"):
+        (made.root / "data" / folder).mkdir(parents=True)
+    made.dvc("repro", "-q", "pipelines/x/dvc.yaml")
+    made.commit("made")
+    project = DvcProject(made.root)
+    for path, stage in (("data/a/out.txt", "each@a"), ("data/b/out.txt", "each@b"), ("data/far/out.txt", "dicts@one"), ("data/m-1-2", "grid@1-2")):
+        found = project.output_at(path, "main")
+        assert (found.stage, found.owner, project.output_at(path, "workspace")) == (stage, "pipelines/x/dvc.lock", found)
+    assert project.output_at("pipelines/x/out.txt", "main") is None
+
+
+STAGES = """
+stages:
+  each:
+    foreach: [a, b]
+    do: {wdir: "../../data/${item}", cmd: "echo ${item} > out.txt", outs: [out.txt]}
+  dicts:
+    foreach: {one: {where: far}}
+    do: {wdir: "../../data/${item.where}", cmd: "echo ${key} > out.txt", outs: [out.txt]}
+  grid:
+    matrix: {x: [1], y: [2]}
+    wdir: ../../data
+    cmd: echo 1 > m-${item.x}-${item.y}
+    outs: ["m-${item.x}-${item.y}"]
+"""
+
+
+def test_a_folder_that_cannot_be_told_is_left_out_rather_than_guessed():
+    yaml = parse("dvc.yaml", b"stages: {s: {wdir: '${where}', cmd: c}}", "dvc.yaml")
+    lock = parse("dvc.lock", b"stages: {s: {outs: [{path: o, md5: abc}]}}", "dvc.lock")
+    assert list(outputs({"dvc.yaml": yaml, "dvc.lock": lock})) == []
+
+
+def test_a_dvc_file_brings_its_own_folder():
+    parsed = parse("a/d.dvc", b"wdir: ../b\nouts: [{path: o, md5: abc}, {path: cloud, etag: x}]", "a/d.dvc")
+    assert [(out.path, out.md5, out.stage) for out in outputs({"a/d.dvc": parsed})] == [("b/o", "abc", None)]
+
+
+def test_conflict_markers_in_the_workspace_are_one_clear_line(repository):
+    repository.write("data/train.dvc", "<<<<<<< HEAD\nouts:\n=======\n>>>>>>> x\n")
+    with pytest.raises(StoreError, match=r"^data/train\.dvc: not YAML; it has conflict markers: run `git checkout --ours` on it, then `dvc repro`$"):
+        DvcProject(repository.root).dataset_states("d", TRAIN)
+
+
+def test_conflict_markers_once_committed_hide_only_their_own_commit(repository):
+    good = (repository.root / "data/train.dvc").read_text()
+    repository.write("data/train.dvc", "<<<<<<< HEAD\nouts:\n")
+    repository.commit("broken")
+    repository.write("data/train.dvc", good)
+    repository.commit("mended")
+    assert len(DvcProject(repository.root).dataset_states("d", TRAIN)) == 4
+
+
+def test_what_dvc_does_not_track_is_named_with_a_way_out(repository):
+    project = DvcProject(repository.root)
+    with pytest.raises(LineageError, match="run `dvc add data/none`"):
+        project.current_state("d", "data/none")
+    with pytest.raises(LineageError, match="inside the output data/train, name that"):
+        project.current_state("d", "data/train/shard-0.csv")
+    with pytest.raises(LineageError, match="revision 'nowhere'"):
+        project.output_at(TRAIN, "nowhere")
+
+
+def test_without_dvc_the_way_out_is_named(tmp_path):
+    with pytest.raises(StoreError, match="run `dvc init`"):
+        DvcProject(tmp_path)
+
+
+def test_head_and_dirt_are_told(repository, new_repository, tmp_path):
+    project = DvcProject(repository.root)
+    assert project.head() == repository.git("rev-parse", "HEAD").strip()
+    assert not project.is_dirty()
+    repository.write("data/commitment.json", "changed")
+    assert project.is_dirty()
+    assert DvcProject(new_repository(tmp_path / "empty").root).head() is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.binary(max_size=50))
+def test_blob_ids_are_gits(content):
+    asked = subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
+    assert blob_id(content) == asked.stdout.decode().strip()

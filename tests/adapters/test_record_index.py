@@ -1,0 +1,130 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlflow_unlearn.adapters.dvc_project import DvcProject
+from mlflow_unlearn.adapters.record_index import RecordIndex
+from mlflow_unlearn.adapters.tables import Schema
+from mlflow_unlearn.config import Columns
+from mlflow_unlearn.digests import keyed_tag
+from mlflow_unlearn.errors import DataError, StoreError
+
+KEY = bytes(range(32))
+
+
+def subject(name, key=KEY):
+    return keyed_tag(key, "subject", name)
+
+
+def record(name):
+    return keyed_tag(KEY, "record", "d", f"r-{name}")
+
+
+def index_of(root, key=KEY, columns=Columns()):  # noqa: B008 - frozen
+    return RecordIndex(root / ".unlearn/index", DvcProject(root), Schema(dataset="d", columns=columns, key=key))
+
+
+def states_of(index):
+    return {name: s for s in index.project.dataset_states("d", "data/train") for name in s.revisions}
+
+
+@pytest.fixture
+def indexed(repository):
+    index = index_of(repository.root)
+    states = states_of(index)
+    for state in states.values():
+        index.ensure(state)
+    return index, states
+
+
+def test_a_new_revision_costs_only_the_files_that_changed(repository):
+    index = index_of(repository.root)
+    states = states_of(index)
+    assert [index.ensure(states[name]) for name in ("data-v1", "main", "trial", "data-v1")] == [2, 1, 1, 0]
+    assert index_of(repository.root).ensure(states["trial"]) == 0
+
+
+def test_matches_count_distinct_records_by_revision(indexed):
+    index, states = indexed
+    found = index.matches(list(states.values()), subjects=[subject("ana"), subject("eve")], records=[record("ana"), record("bo")])
+    assert {name: found.get(s.md5, 0) for name, s in states.items() if name in ("data-v1", "main", "trial")} == {"data-v1": 2, "main": 3, "trial": 2}
+
+
+def test_nobody_asked_for_matches_nothing(indexed):
+    index, states = indexed
+    assert index.matches(list(states.values()), subjects=[], records=[]) == {}
+    assert index.matches([], subjects=[subject("ana")], records=[]) == {}
+
+
+def test_unknown_gives_positions_and_knows_every_revision(indexed):
+    index, states = indexed
+    asked = [subject("dee"), subject("nobody"), subject("ana")]
+    assert index.unknown(list(states.values()), subjects=asked, records=[record("x"), record("cy")]) == ([1], [0])
+
+
+def test_a_subjects_tag_is_no_records_tag(indexed):
+    index, states = indexed
+    assert index.unknown(list(states.values()), subjects=[record("ana")], records=[subject("ana")]) == ([0], [0])
+
+
+def test_a_summary_counts_records_and_people(indexed):
+    index, states = indexed
+    assert index.summary(states["main"]) == {"records": 4, "subjects": 4}
+
+
+def test_what_was_indexed_stays_traceable_when_its_bytes_are_purged(indexed, repository, tmp_path):
+    _, states = indexed
+    repository.empty_cache()
+    (tmp_path / "home/remote").rename(tmp_path / "home/gone")
+    again = index_of(repository.root)
+    assert again.ensure(states["data-v1"]) == 0
+    assert again.matches([states["data-v1"]], subjects=[subject("ana")], records=[]) == {states["data-v1"].md5: 1}
+
+
+def test_another_key_or_other_columns_never_use_an_old_index(indexed, repository):
+    _, states = indexed
+    other = bytes(32)
+    assert index_of(repository.root, key=other).ensure(states["main"]) == 2
+    assert index_of(repository.root, columns=Columns(subject="record_id")).ensure(states["main"]) == 2
+    assert index_of(repository.root, key=other).unknown([states["main"]], subjects=[subject("ana", other)], records=[]) == ([], [])
+
+
+def test_the_index_holds_no_identifier(indexed):
+    index, _ = indexed
+    content = b"".join(path.read_bytes() for path in Path(index.folder).rglob("*") if path.is_file())
+    assert content
+    assert not any(text in content for text in (b"ana", b"r-bo", b"Where", b"ville"))
+
+
+def test_bytes_that_are_nowhere_are_one_clear_line(repository, tmp_path):
+    index = index_of(repository.root)
+    state = states_of(index)["main"]
+    repository.empty_cache()
+    (tmp_path / "home/remote").rename(tmp_path / "home/gone")
+    with pytest.raises(StoreError, match=r"^object \w{8}: [^\n]*$"):
+        index.ensure(state)
+
+
+def test_a_renamed_column_names_the_file_and_the_key(repository):
+    index = index_of(repository.root, columns=Columns(subject="person"))
+    with pytest.raises(DataError, match=r"^data/train/shard-\d\.csv: no column 'person' \(data\.columns\.subject of params\.yaml\)"):
+        index.ensure(states_of(index)["main"])
+
+
+def test_an_id_in_two_files_is_counted_and_never_quoted(repository):
+    repository.people("data/train/shard-1.csv", "ana")
+    repository.add("data/train")
+    index = index_of(repository.root)
+    state = states_of(index)["workspace"]
+    index.ensure(state)
+    with pytest.raises(DataError, match="data/train: 1 duplicate record ids across its files") as caught:
+        index.summary(state)
+    assert "ana" not in str(caught.value)
+
+
+def test_a_dataset_of_one_file_is_indexed_too(repository):
+    index = index_of(repository.root)
+    state = index.project.current_state("d", "data/holdout.csv")
+    assert (index.ensure(state), index.summary(state)) == (1, {"records": 1, "subjects": 1})
+    assert index.matches([replace(state, revisions=())], subjects=[subject("zed")], records=[]) == {state.md5: 1}

@@ -1,0 +1,58 @@
+"""A stage killed at any moment loses nothing: the next `dvc repro` completes, and only one version is registered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from small_project import Project, clean_environment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("killed")]
+STAGES = ("index", "trace", "split", "validate", "pipelines/routes/approximate/dvc.yaml:unlearn", "evaluate", "judge", "register")
+
+
+@pytest.fixture(scope="module")
+def asked(project: Project) -> Project:
+    """One open request; nothing has run yet."""
+    project.must("mlflow-unlearn", "request", "add", "--subjects", "-", "--basis", "ccpa", stdin=project.people()[5])
+    return project
+
+
+def kill_during(project: Project, stage: str) -> None:
+    """Start one stage, SIGKILL the whole process group once its own process has begun to work."""
+    running = subprocess.Popen(
+        ["dvc", "repro", "--single-item", "--force", stage],
+        cwd=project.folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("> "):  # DVC has just started the command
+            break
+    time.sleep(0.8)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    running.stdout.close()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_is_completed_by_the_next_run(asked: Project, stage: str) -> None:
+    kill_during(asked, stage)
+    asked.must("dvc", "repro", "-q", stage)
+    assert not [path for path in asked.folder.rglob("build/**/.*") if path.name.startswith((".new", ".model."))]
+
+
+def test_after_all_kills_one_version_is_registered_and_nothing_is_left_to_do(asked: Project) -> None:
+    asked.must("dvc", "repro", "-q")
+    versions = asked.client().search_model_versions("name = 'customers'")
+    assert sorted(version.version for version in versions) in ([1, 2], ["1", "2"])
+    before = (asked.folder / "build/registered.json").read_bytes()
+    asked.must("dvc", "repro", "-q")
+    assert (asked.folder / "build/registered.json").read_bytes() == before
