@@ -112,7 +112,8 @@ def gate_version(uri: str, policy: Path | None) -> dict[str, Any]:
     lineage = next(each for each in lineages if each.model == version)
     held = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
     traced = trace_requests(bench, held, lineages) if held else None
-    return encode(gate(lineage, traced, bench.registry.verdicts(version))) | {"version": str(version)}
+    decision: dict[str, Any] = encode(gate(lineage, traced, bench.registry.verdicts(version)))
+    return decision | {"version": str(version)}
 
 
 def status() -> dict[str, Any]:

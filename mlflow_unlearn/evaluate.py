@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 
 from . import stats
 from .epsilon import canary_epsilon, detectable_epsilon
+from .errors import UnlearnError
 from .protocols import Attack, Metric, Subject
 from .records import CanaryTest, Direction, ModelReport, Score, Verbatim
 
 INCLUDED, EXCLUDED, PARAPHRASED = "audit_included", "audit_excluded", "_paraphrased"
 UTILITY_SETS = ("retain", "neighbours", "general")
 UTILITY_METRICS = ("exact_memorization", "rouge_l_recall")
+"""What utility is measured by: knowledge token by token, which sees damage before the whole answer breaks, and the answers themselves."""
+KEPT = (*UTILITY_SETS, "general_paraphrased")
+"""Sets the model may and should know: on them more of a metric is better."""
 
 Subjects = Mapping[str, Subject]
 
@@ -41,7 +45,7 @@ def report(subjects: Subjects, measures: Measures) -> ModelReport:
     """Everything measured on one state of the model."""
     present = {name: subject for name, subject in subjects.items() if len(subject.answers)}
     return ModelReport(
-        scores={name: _scores(subject, measures) for name, subject in sorted(present.items())},
+        scores={name: _scores(name, subject, measures) for name, subject in sorted(present.items())},
         canaries=tuple(_tests(present, INCLUDED, EXCLUDED, measures)),
         paraphrased_canaries=tuple(_tests(present, INCLUDED + PARAPHRASED, EXCLUDED + PARAPHRASED, measures)),
         verbatim=_verbatim(present),
@@ -54,9 +58,9 @@ def utility(before: Subjects, after: Subjects, measures: Measures) -> dict[str, 
     """`set/metric` -> paired difference after - before, on what must not suffer."""
     differences: dict[str, Score] = {}
     for name in UTILITY_SETS:
-        if name in before and name in after and len(before[name].answers):
+        if name in before and name in after and len(after[name].answers):
             for metric in (m for m in UTILITY_METRICS if m in measures.metrics):
-                old, new = (measures.metrics[metric].values(subjects[name]) for subjects in (before, after))
+                old, new = (_values(metric, name, subjects[name], measures) for subjects in (before, after))
                 differences[f"{name}/{metric}"] = stats.paired_score(new, old, measures.bootstrap, measures.seed)
     return differences
 
@@ -66,7 +70,7 @@ def paraphrase_gap(subjects: Subjects, measures: Measures) -> Score | None:
     pair = [subjects.get(name + PARAPHRASED) for name in (INCLUDED, EXCLUDED)]
     if any(subject is None or not len(subject.answers) for subject in pair) or "probability" not in measures.metrics:
         return None
-    included, excluded = (measures.metrics["probability"].values(subject) for subject in pair if subject is not None)
+    included, excluded = (_values("probability", "paraphrased canaries", subject, measures) for subject in pair if subject is not None)
     return stats.difference_score(included, excluded, measures.bootstrap, measures.seed)
 
 
@@ -75,15 +79,37 @@ def verbatim_hits(subject: Subject) -> NDArray[np.bool_]:
     return np.array([bool(hits.all()) for hits in subject.token_hits], dtype=np.bool_)
 
 
-def _scores(subject: Subject, measures: Measures) -> dict[str, Score]:
-    scores = {
-        name: stats.mean_score(metric.values(subject), metric.direction, measures.bootstrap, measures.seed)
-        for name, metric in measures.metrics.items()
-    }
+def _values(metric: str, name: str, subject: Subject, measures: Measures) -> NDArray[np.float64]:
+    values = measures.metrics[metric].values(subject)
+    _refuse(int((~np.isfinite(values)).sum()), metric, name, len(values))
+    return values
+
+
+def _refuse(broken: int, what: str, name: str, n: int) -> None:
+    """A model that answers with NaN is broken; ranks and means of NaN would look like forgetting."""
+    if broken:
+        raise UnlearnError(
+            f"evaluate: {what} on {name}: {broken} of {n} values are not numbers; expected finite ones. The weights have most likely "
+            "diverged: lower unlearn.optimiser.learning_rate in params.yaml and run `dvc repro`"
+        )
+
+
+def _scores(name: str, subject: Subject, measures: Measures) -> dict[str, Score]:
+    scores = {}
+    for metric, measured in measures.metrics.items():
+        values = _values(metric, name, subject, measures)
+        scores[metric] = stats.mean_score(values, _direction(name, measured.direction), measures.bootstrap, measures.seed)
     hits = verbatim_hits(subject)
     low, high = stats.clopper_pearson(int(hits.sum()), len(hits))
-    exact = Score(value=float(hits.mean()), low=low, high=high, n=len(hits), direction=Direction.LOWER, interval="clopper-pearson")
+    direction = _direction(name, Direction.LOWER)
+    exact = Score(value=float(hits.mean()), low=low, high=high, n=len(hits), direction=direction, interval="clopper-pearson")
     return {**scores, "exact_match": exact}
+
+
+def _direction(name: str, on_forget: Direction) -> Direction:
+    """A metric's direction is that of a forget set; what must stay known turns it round."""
+    turned = {Direction.LOWER: Direction.HIGHER, Direction.HIGHER: Direction.LOWER}
+    return turned.get(on_forget, on_forget) if name in KEPT else on_forget
 
 
 def _tests(subjects: Subjects, included: str, excluded: str, measures: Measures) -> list[CanaryTest]:
@@ -94,6 +120,7 @@ def _tests(subjects: Subjects, included: str, excluded: str, measures: Measures)
 
 def _test(name: str, attack: Attack, included: Subject, excluded: Subject, measures: Measures) -> CanaryTest:
     members, strangers = attack.suspicion(included), attack.suspicion(excluded)
+    _refuse(int(np.isnan([*members, *strangers]).sum()), f"{name} attack", "canaries", len(members) + len(strangers))
     auc = stats.area(members, strangers)
     p_member, p_non_member = stats.permutation_p(members, strangers, measures.permutations, measures.seed)
     half = 1.96 * auc.error

@@ -1,19 +1,26 @@
 """The verb `judge`: an evaluation and a policy to a verdict for each effect, with every condition and its figure.
 
 A condition that fails as evidence of leakage or damage makes FAIL; one that merely does not hold, or was not measured, keeps from PASS. Nothing
-unknown passes, and dropping evidence never turns a no into a yes.
+unknown passes, and dropping evidence never turns a no into a yes: whatever is named in the settings, measured on another state of the model, or
+asked by the policy must be there. All p-values that can make FAIL share the policy's alpha by one Holm correction.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from . import stats
 from .config import Policy
-from .records import CanaryTest, Claim, Condition, Effect, Evaluation, Outcome, Verdict
+from .records import CanaryTest, Claim, Condition, Effect, Evaluation, ModelReport, Outcome, Score, Verdict
 
 CANARY_ALARM = 0.01
-"""Below this p canaries contradict a claim of exactness: an implementation error, not a residue."""
+"""Holm-adjusted p below which canaries contradict a claim of exactness: an implementation error, not a residue."""
+FINE_TUNED = "fine-tuned"
+UTILITY = tuple(f"{name}/{metric}" for name in ("retain", "neighbours", "general") for metric in ("exact_memorization", "rouge_l_recall"))
+"""Every one of these must be measured; others are judged when they are there."""
+LEAKAGE, VERBATIM, PARAPHRASED, OWN = "no evidence of leakage", "verbatim answers", "paraphrased questions", "the request's own records"
 
 
 def judge(evaluation: Evaluation, policy: Policy, claim: Claim) -> tuple[Verdict, Verdict]:
@@ -24,11 +31,7 @@ def judge(evaluation: Evaluation, policy: Policy, claim: Claim) -> tuple[Verdict
         policy: what has to be shown.
         claim: what the method may claim; certified claims need a verifier of their own and stay undecided here.
     """
-    removal = {
-        Claim.EXACT: _exact(evaluation, policy),
-        Claim.APPROXIMATE: _approximate(evaluation, policy),
-        Claim.CERTIFIED: (_unmeasured("certificate", "epsilon and delta have not been recomputed from attested parameters"),),
-    }[claim]
+    removal = {Claim.EXACT: _exact, Claim.APPROXIMATE: _approximate, Claim.CERTIFIED: _certified}[claim](evaluation, policy)
     return _verdict(Effect.REMOVAL, removal), _verdict(Effect.SUPPRESSION, _outputs(evaluation, policy, Effect.SUPPRESSION))
 
 
@@ -40,44 +43,153 @@ def _verdict(effect: Effect, conditions: Sequence[Condition]) -> Verdict:
         outcome = Outcome.INCONCLUSIVE if broken else Outcome.PASS
     worst_first = sorted(broken, key=lambda condition: (condition.holds is None, not condition.failure))
     reasons = tuple(f"{condition.name}: {condition.detail}" for condition in worst_first)
-    return Verdict(effect=effect, outcome=outcome, reasons=reasons or ("every condition holds",), conditions=tuple(conditions))
+    return Verdict(effect=effect, outcome=outcome, reasons=reasons or (_passed(conditions),), conditions=tuple(conditions))
+
+
+def _passed(conditions: Sequence[Condition]) -> str:
+    limits = "; ".join(f"{c.name}: {c.detail}" for c in conditions if c.name.startswith("canaries"))
+    return f"every condition holds; {limits}. This is what these attacks could see, not a proof of erasure"
 
 
 def _approximate(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
     return (
         *_outputs(evaluation, policy, Effect.REMOVAL),
-        _limit("canaries after the benign fine-tune", evaluation.after_finetune.canaries, evaluation, policy),
+        _limit("canaries after the benign fine-tune", evaluation.after_finetune, evaluation, policy),
         _unmeasured("calibrated gap", "the share of the parent's memorised signal that remains, calibrated on held-out people, is not measured yet"),
     )
 
 
+def _certified(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
+    return (_unmeasured("certificate", "epsilon and delta have not been recomputed from attested parameters"),)
+
+
 def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Condition, ...]:
     """What is judged on the outputs of the model as it is deployed: the whole of suppression, part of removal."""
+    evidence, counts = _Evidence.of(evaluation, policy, effect), _verbatim(evaluation)
+    note = "" if effect is Effect.REMOVAL else _fine_tuned(evaluation)
+    deployed = _states(evaluation, policy, Effect.SUPPRESSION).items()
     return (
         _committed(evaluation),
         _unspent(evaluation),
         _control(evaluation, policy),
-        _leakage(evaluation, policy, effect),
-        _verbatim(evaluation, policy),
-        _limit("canaries as deployed (fp32)", evaluation.after.canaries, evaluation, policy),
-        _paraphrases(evaluation, policy),
-        _own_records(evaluation, policy),
-        *_precisions(evaluation, policy),
+        evidence.condition(LEAKAGE, "smallest adjusted p over {states}: {p}", "canaries betray themselves"),
+        evidence.condition(VERBATIM, counts + ", smallest adjusted p {p}", counts),
+        *(_limit(f"canaries as deployed ({state})", report, evaluation, policy, note) for state, report in deployed),
+        evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}", "asked in other words, canaries betray themselves"),
+        _gap(evaluation, policy),
+        evidence.condition(OWN, "smallest adjusted p against never-seen canaries {p}; few records can only show leakage", "still known"),
         *_utility(evaluation, policy),
     )
 
 
 def _exact(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
-    p = {f"{test.attack} {side}": value for test in evaluation.after.canaries for side, value in _sides(test)}
-    worst = min(p.values(), default=None)
+    searched = Condition(name="lineage", holds=True, detail="every dataset revision the parent was trained on is known and was searched")
     return (
-        Condition(name="lineage", holds=True, detail="every dataset revision the parent was trained on is known and was searched"),
-        _unmeasured("replay", "the run has not been repeated to equal tensor digests"),
+        searched if evaluation.parent.datasets else _unmeasured("lineage", "no dataset revision of the parent is known"),
+        _unmeasured("replay", "the run has not been repeated to equal tensor digests; repeat it with the same seed on the same device"),
         _unmeasured("shared state", "nothing attests that tokenizer, thresholds and base model never saw the records"),
-        _unmeasured("canary alarm", "there are no canaries")
-        if worst is None
-        else Condition(name="canary alarm", holds=worst >= CANARY_ALARM, detail=f"smallest p {worst:.4f}, alarm below {CANARY_ALARM}", failure=True),
+        _alarm(evaluation),
     )
+
+
+def _alarm(evaluation: Evaluation) -> Condition:
+    name, tests = "canary alarm", evaluation.after.canaries
+    p = {(test.attack, side): value for test in tests for side, value in _sides(test)}
+    if not p:
+        return _unmeasured(name, "there are no canaries")
+    worst = min(stats.holm(p).values())
+    detail = f"smallest adjusted p {worst:.4f}, alarm below {CANARY_ALARM}"
+    if worst < CANARY_ALARM:
+        return Condition(name=name, holds=False, detail=f"{detail}: the run cannot have been exact; look for an error in it", failure=True)
+    if absent := _attacks(evaluation) - {test.attack for test in tests}:
+        return _unmeasured(name, f"no {', '.join(sorted(absent))} attack on the canaries")
+    if too_few := _too_few_permutations(evaluation, len(p), CANARY_ALARM):
+        return _unmeasured(name, too_few)
+    return Condition(name=name, holds=True, detail=detail, failure=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evidence:
+    """Every p-value that can make FAIL, adjusted as one family, and what ought to be there but is not."""
+
+    adjusted: dict[tuple[str, str], float]
+    absent: dict[str, tuple[str, ...]]
+    """Condition -> what was not measured."""
+    states: tuple[str, ...]
+    alpha: float
+    too_few: str
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, policy: Policy, effect: Effect) -> _Evidence:
+        states = _states(evaluation, policy, effect)
+        attacks, p, absent = _attacks(evaluation), {}, {}
+        for name in (LEAKAGE, VERBATIM, PARAPHRASED, OWN):
+            found = {(state, label): value for state, report in states.items() for label, value in _p_values(name, report).items()}
+            p.update({(name, f"{label}, {state}"): value for (state, label), value in found.items()})
+            expected = {(state, label) for state in states for label in _expected(name, attacks)}
+            absent[name] = tuple(sorted(f"{label}, {state}" for state, label in expected - set(found)))
+        too_few = _too_few_permutations(evaluation, len(p), policy.alpha)
+        return cls(adjusted=stats.holm(p), absent=absent, states=tuple(states), alpha=policy.alpha, too_few=too_few)
+
+    def condition(self, name: str, clean: str, betrayed: str) -> Condition:
+        """One condition: FAIL on an adjusted p below alpha; unmeasured where something is missing or chance was asked too seldom."""
+        p = {label: value for (group, label), value in self.adjusted.items() if group == name}
+        found = sorted((value, label) for label, value in p.items() if value < self.alpha)
+        if found:
+            shown = "; ".join(f"{label}: p {value:.4f}" for value, label in found)
+            return Condition(name=name, holds=False, detail=f"{betrayed} ({shown}; adjusted over {len(self.adjusted)} tests)", failure=True)
+        if not p:
+            return _unmeasured(name, "there are no canaries, or no such questions, to compare")
+        if self.absent[name] or self.too_few:
+            return _unmeasured(name, f"missing {'; '.join(self.absent[name])}" if self.absent[name] else self.too_few)
+        detail = clean.format(states=", ".join(self.states), p=f"{min(p.values()):.3f}")
+        return Condition(name=name, holds=True, detail=detail, failure=True)
+
+
+def _states(evaluation: Evaluation, policy: Policy, effect: Effect) -> dict[str, ModelReport]:
+    """The states that must not leak: as deployed, and for removal after the fine-tune too. A precision without a report has nothing."""
+    states = {"fp32": evaluation.after}
+    states |= {name: evaluation.precisions.get(name, ModelReport(scores={})) for name in policy.deployed_precisions if name != "fp32"}
+    return states | ({FINE_TUNED: evaluation.after_finetune} if effect is Effect.REMOVAL else {})
+
+
+def _p_values(name: str, report: ModelReport) -> dict[str, float]:
+    if name == VERBATIM:
+        return {} if report.verbatim is None else {"Fisher": report.verbatim.p}
+    if name == OWN:  # no coin chose these records: to be harder than the canaries is no sign of being shunned
+        return {f"{how}{test.attack}": test.p_member for how, tests in (("", report.own), ("paraphrased ", report.own_paraphrased)) for test in tests}
+    tests = report.canaries if name == LEAKAGE else report.paraphrased_canaries
+    return {f"{test.attack}, {side}": value for test in tests for side, value in _sides(test)}
+
+
+def _expected(name: str, attacks: set[str]) -> set[str]:
+    if name == VERBATIM:
+        return {"Fisher"}
+    if name == OWN:
+        return {f"{how}{attack}" for attack in attacks for how in ("", "paraphrased ")}
+    return {f"{attack}, {side}" for attack in attacks for side in ("still known", "shunned")}
+
+
+def _attacks(evaluation: Evaluation) -> set[str]:
+    """Every attack that the settings name or that was run on any state: none may be left out on another."""
+    named = evaluation.settings.get("attacks", ())
+    reports = (evaluation.before, evaluation.after, evaluation.after_finetune, *evaluation.precisions.values())
+    run = {test.attack for report in reports for test in (*report.canaries, *report.paraphrased_canaries, *report.own, *report.own_paraphrased)}
+    return run | {str(name) for name in named} if isinstance(named, (list, tuple)) else run
+
+
+def _too_few_permutations(evaluation: Evaluation, tests: int, alpha: float) -> str:
+    """Why no leak could have been found; empty when one could: the smallest permutation p must survive Holm."""
+    drawn = evaluation.settings.get("permutations")
+    if not isinstance(drawn, int):
+        return "how often chance was asked (evaluate.permutations) is not recorded"
+    if tests / (1 + drawn) < alpha:
+        return ""
+    return f"with {drawn} permutations no p over {tests} tests can fall below {alpha}; set evaluate.permutations to {math.ceil(2 * tests / alpha)}"
+
+
+def _sides(test: CanaryTest) -> tuple[tuple[str, float], tuple[str, float]]:
+    return ("still known", test.p_member), ("shunned", test.p_non_member)
 
 
 def _unmeasured(name: str, why: str) -> Condition:
@@ -87,9 +199,10 @@ def _unmeasured(name: str, why: str) -> Condition:
 def _committed(evaluation: Evaluation) -> Condition:
     if not evaluation.after.canaries:
         return _unmeasured("committed canaries", "the data have no canaries whose inclusion was decided by a coin before training")
-    detail = "the coin flips are those that git recorded with the training data"
-    refused = "the coin flips cannot be shown to have been fixed before training"
-    return Condition(name="committed canaries", holds=evaluation.canaries_committed, detail=detail if evaluation.canaries_committed else refused)
+    if evaluation.canaries_committed:
+        return Condition(name="committed canaries", holds=True, detail="the coin flips are those that git recorded with the training data")
+    refused = "the coin flips cannot be shown to have been fixed before training; commit commitment.json with the data and train on it"
+    return Condition(name="committed canaries", holds=False, detail=refused)
 
 
 def _unspent(evaluation: Evaluation) -> Condition:
@@ -108,97 +221,75 @@ def _control(evaluation: Evaluation, policy: Policy) -> Condition:
     return Condition(name="positive control", holds=holds, detail=f"{detail}, the policy asks for {policy.control_epsilon:.2f}")
 
 
-def _leakage(evaluation: Evaluation, policy: Policy, effect: Effect) -> Condition:
-    states = {"fp32": evaluation.after, **evaluation.precisions}
-    if effect is Effect.REMOVAL:
-        states["fine-tuned"] = evaluation.after_finetune
-    p = {f"{test.attack}, {state}, {side}": value for state, measured in states.items() for test in measured.canaries for side, value in _sides(test)}
-    if not p:
-        return _unmeasured("no evidence of leakage", "there are no canaries")
-    adjusted = stats.holm(p)
-    found = sorted((value, name) for name, value in adjusted.items() if value < policy.alpha)
-    shown = "; ".join(f"{name}: p {value:.4f}" for value, name in found)
-    clean = f"smallest Holm-adjusted p {min(adjusted.values()):.3f} over {len(p)} tests"
-    return Condition(name="no evidence of leakage", holds=not found, detail=f"canaries betray themselves ({shown})" if found else clean, failure=True)
-
-
-def _sides(test: CanaryTest) -> tuple[tuple[str, float], tuple[str, float]]:
-    return ("still known", test.p_member), ("shunned", test.p_non_member)
-
-
-def _verbatim(evaluation: Evaluation, policy: Policy) -> Condition:
+def _verbatim(evaluation: Evaluation) -> str:
     found = evaluation.after.verbatim
     if found is None:
-        return _unmeasured("verbatim answers", "there are no canaries")
-    detail = (
-        f"{found.included_matches} of {found.included} forgotten canaries still come out word for word, "
-        f"{found.excluded_matches} of {found.excluded} that were never seen (Fisher p {found.p:.4f})"
-    )
-    return Condition(name="verbatim answers", holds=found.p >= policy.alpha, detail=detail, failure=True)
+        return "no canary was compared word for word"
+    forgotten, unseen = f"{found.included_matches} of {found.included}", f"{found.excluded_matches} of {found.excluded}"
+    return f"{forgotten} forgotten canaries still come out word for word, {unseen} that were never seen"
 
 
-def _limit(name: str, tests: Sequence[CanaryTest], evaluation: Evaluation, policy: Policy) -> Condition:
+def _fine_tuned(evaluation: Evaluation) -> str:
+    shown = ", ".join(f"{test.auc.value:.3f} ({test.attack})" for test in evaluation.after_finetune.canaries)
+    return f"; AUC after the benign fine-tune {shown or 'not measured'}, reported and not decisive here"
+
+
+def _limit(name: str, report: ModelReport, evaluation: Evaluation, policy: Policy, note: str = "") -> Condition:
     """All attacks' upper limits within the margin of a pool of this size, at the confidence of this attempt."""
+    tests, level = report.canaries, stats.attempt_level(evaluation.attempt)
+    if absent := _attacks(evaluation) - {test.attack for test in tests}:
+        return _unmeasured(name, f"no {', '.join(sorted(absent))} attack on the canaries")
     if not tests:
         return _unmeasured(name, "there are no canaries")
-    worst = max(tests, key=lambda test: abs(test.auc.value - 0.5))
-    margin = policy.margin(policy.auc_margin, worst.auc.n)
+    n = min(test.auc.n for test in tests)
+    margin = policy.margin(policy.auc_margin, n)
     if margin is None:
-        return Condition(
-            name=name, holds=False, detail=f"{worst.auc.n} canaries are fewer than the policy's n_min of {policy.n_min}: nothing can pass"
-        )
-    level = stats.attempt_level(evaluation.attempt)
-    limit = max((test.auc_upper.get(stats.level_key(level), 1.0) for test in tests), default=1.0)
+        return Condition(name=name, holds=False, detail=f"{n} canaries are fewer than the policy's n_min of {policy.n_min}: nothing can pass")
+    limits = [(test.auc_upper.get(stats.level_key(level)), test) for test in tests]
+    known = [(limit, test) for limit, test in limits if limit is not None]
+    if len(known) < len(limits):
+        return _unmeasured(name, f"attempt {evaluation.attempt} has no limit; use a model trained with a fresh pool")
+    limit, worst = max(known, key=lambda pair: pair[0])
     reach = f"upper {level:.4g} limit of |AUC - 0.5| is {limit:.3f}, margin {margin:.2f} (attempt {evaluation.attempt})"
-    detail = f"AUC {worst.auc.value:.3f} ({worst.attack}); {reach}"
-    return Condition(name=name, holds=limit <= margin, detail=detail)
+    way_out = "" if limit <= margin else _way_out(worst, limit, margin)
+    return Condition(name=name, holds=limit <= margin, detail=f"AUC {worst.auc.value:.3f} ({worst.attack}, {n} canaries); {reach}{way_out}{note}")
 
 
-def _paraphrases(evaluation: Evaluation, policy: Policy) -> Condition:
-    gap, tests = evaluation.paraphrase_gap, evaluation.after.paraphrased_canaries
-    if gap is None or not tests:
-        return _unmeasured("paraphrased questions", "the data have no paraphrased questions, or no canaries")
-    adjusted = stats.holm({test.attack: test.p_member for test in tests})
-    leaked = min(adjusted.values()) < policy.alpha
-    detail = (
-        f"asked in other words, forgotten canaries answer {gap.value:+.3f} more probably than never-seen ones (95 % up to {gap.high:+.3f}, "
-        f"margin {policy.paraphrase_margin}); smallest adjusted p {min(adjusted.values()):.3f}"
-    )
-    return Condition(name="paraphrased questions", holds=not leaked and gap.high <= policy.paraphrase_margin, detail=detail, failure=leaked)
+def _way_out(test: CanaryTest, limit: float, margin: float) -> str:
+    """What would bring a limit within a margin: the error of an AUC shrinks with the root of the pool."""
+    away = abs(test.auc.value - 0.5)
+    if away >= margin:
+        return "; the AUC itself is outside: more has to be forgotten, or less distorted"
+    needed = math.ceil(test.auc.n * ((limit - away) / (margin - away)) ** 2)
+    return f"; at this AUC a pool of {needed} canaries would show it"
 
 
-def _own_records(evaluation: Evaluation, policy: Policy) -> Condition:
-    tests = {"asked": evaluation.after.own, "paraphrased": evaluation.after.own_paraphrased}
-    p = {f"{test.attack}, {how}": test.p_member for how, found in tests.items() for test in found}
-    if not p:
-        return _unmeasured("the request's own records", "there is nothing to compare them with")
-    n = max(test.auc.n for found in tests.values() for test in found)
-    adjusted = stats.holm(p)
-    worst = min(adjusted, key=adjusted.__getitem__)
-    leaked = adjusted[worst] < policy.alpha
-    detail = (
-        f"against never-seen canaries, smallest adjusted p {adjusted[worst]:.4f} ({worst}, {n} records in all); few records can only show leakage"
-    )
-    return Condition(name="the request's own records", holds=not leaked, detail=detail, failure=True)
-
-
-def _precisions(evaluation: Evaluation, policy: Policy) -> list[Condition]:
-    conditions = []
-    for precision in (p for p in policy.deployed_precisions if p != "fp32"):
-        measured = evaluation.precisions.get(precision)
-        name = f"canaries as deployed ({precision})"
-        conditions.append(_limit(name, measured.canaries, evaluation, policy) if measured else _unmeasured(name, "the policy deploys this precision"))
-    return conditions
+def _gap(evaluation: Evaluation, policy: Policy) -> Condition:
+    name, gap = "paraphrased questions, size", evaluation.paraphrase_gap
+    if gap is None:
+        return _unmeasured(name, "the data have no paraphrased questions, or no canaries")
+    if gap.n < policy.n_min:
+        return Condition(name=name, holds=False, detail=f"{gap.n} paraphrased canaries are fewer than the policy's n_min of {policy.n_min}")
+    high = gap.value + _stretch(evaluation) * (gap.high - gap.value)
+    detail = f"forgotten canaries answer {gap.value:+.3f} more probably than never-seen ones, at most {high:+.3f}; margin {policy.paraphrase_margin}"
+    return Condition(name=name, holds=high <= policy.paraphrase_margin, detail=detail)
 
 
 def _utility(evaluation: Evaluation, policy: Policy) -> list[Condition]:
-    if not evaluation.utility:
-        return [_unmeasured("utility", "there are no retained records to compare; a wrecked model passes every privacy test")]
-    conditions = []
-    for name, score in sorted(evaluation.utility.items()):
-        damaged = score.value < -policy.utility_margin
-        detail = f"changed by {score.value:+.4f} (95 % from {score.low:+.4f}, n {score.n}); the lower limit must stay above -{policy.utility_margin}"
-        note = "; the privacy figures of a damaged model mean nothing" if damaged else ""
-        holds = score.low >= -policy.utility_margin
-        conditions.append(Condition(name=f"utility on {name}", holds=holds, detail=detail + note, failure=damaged))
-    return conditions
+    named = sorted({*UTILITY, *evaluation.utility})
+    return [_kept(name, evaluation.utility.get(name), _stretch(evaluation), policy.utility_margin) for name in named]
+
+
+def _kept(name: str, score: Score | None, stretch: float, margin: float) -> Condition:
+    title = f"utility on {name}" if not name.startswith("neighbours/") else f"neighbouring questions ({name})"
+    if score is None:
+        return _unmeasured(title, "there are no such records to compare, or no such metric; a wrecked model passes every privacy test")
+    damaged, low = score.value < -margin, score.value - stretch * (score.value - score.low)
+    detail = f"changed by {score.value:+.4f}, at least {low:+.4f} (n {score.n}); must stay above -{margin}"
+    note = "; the privacy figures of a damaged model mean nothing" if damaged else ""
+    return Condition(name=title, holds=low >= -margin, detail=detail + note, failure=damaged)
+
+
+def _stretch(evaluation: Evaluation) -> float:
+    """How much wider the sides of a 95 % interval become for this attempt, as a normal's would; the first two are covered as they are."""
+    return max(1.0, stats.normal_quantile(stats.attempt_level(evaluation.attempt)) / stats.normal_quantile(0.975))

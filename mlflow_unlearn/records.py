@@ -73,9 +73,8 @@ class ErasureRequest:
     due_at: datetime | None
     state: State = State.OPEN
     subjects: tuple[str, ...] = ()
-    """Keyed tags of the people to forget, sorted."""
     records: tuple[str, ...] = ()
-    """Keyed tags of single records to forget, sorted."""
+    """Keyed tags of the people, and of the single records, to forget; sorted."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -111,9 +110,8 @@ class VersionLineage:
     """Dataset name -> DVC md5 of everything the version was trained on; empty when it cannot be read."""
     parent: ModelVersion | None = None
     requests: tuple[str, ...] = ()
-    """Requests this version was made to forget."""
     verdict: Mapping[str, str] = field(default_factory=dict)
-    """Effect -> outcome of its evaluation."""
+    """Effect -> outcome, for the requests this version was made to forget."""
     tensor_digest: str | None = None
     aliases: tuple[str, ...] = ()
     problem: str | None = None
@@ -163,9 +161,8 @@ class Split:
     parent: Parent
     effects: tuple[Effect, ...]
     rows: Mapping[str, int]
-    """Set name -> number of records: dataset, forget, requested, retain, holdout, neighbours, general, canaries."""
     files: Mapping[str, str]
-    """Set name -> sha256 of its file under build/raw."""
+    """Set name (dataset, forget, retain, holdout, ...) -> number of records, and -> sha256 of its file under build/raw."""
     digest: str
     """sha256 over the three digests of forget, retain and holdout."""
     canaries: Mapping[str, int | str | bool] = field(default_factory=dict)
@@ -188,7 +185,6 @@ class Unlearned:
     stopped: str
     """Why the run ended: `target met` or `all epochs done`."""
     losses: tuple[Mapping[str, float], ...] = ()
-    """Named values of each step."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -215,13 +211,11 @@ class CanaryTest:
     auc_upper: Mapping[str, float]
     """Confidence level (e.g. "0.95") -> upper limit of |AUC - 0.5|, for the levels the policy may ask for."""
     p_member: float
-    """Permutation p: included canaries look more like members (under-forgotten)."""
     p_non_member: float
-    """Permutation p: included canaries look less like members (over-forgotten)."""
+    """Permutation p that included canaries look more (under-forgotten), and less (over-forgotten), like members than excluded ones."""
     epsilon: float
-    """One-run lower bound on epsilon (Steinke et al. 2023), both signs at alpha / 2."""
     detectable_epsilon: float
-    """The largest epsilon this many canaries could have shown."""
+    """One-run lower bound on epsilon (Steinke et al. 2023), both signs at alpha / 2, and the largest that so many canaries could show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,13 +236,12 @@ class ModelReport:
     scores: Mapping[str, Mapping[str, Score]]
     """Set name (forget, paraphrased, retain, neighbours, general, holdout, ...) -> metric name -> score."""
     canaries: tuple[CanaryTest, ...] = ()
-    """Each attack on included against excluded audit canaries."""
     paraphrased_canaries: tuple[CanaryTest, ...] = ()
-    """The same, asked in other words."""
+    """Each attack on included against excluded audit canaries, asked as trained and in other words."""
     verbatim: Verbatim | None = None
     own: tuple[CanaryTest, ...] = ()
-    """The request's own records against excluded canaries. No coin decided about them, so they can only cause FAIL."""
     own_paraphrased: tuple[CanaryTest, ...] = ()
+    """The request's own records against excluded canaries. No coin decided about them, so they can only cause FAIL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +278,6 @@ class Condition:
     name: str
     holds: bool | None
     detail: str
-    """The figure, the limit and what it means, in words for a reviewer."""
     failure: bool = False
     """True when not holding is evidence of leakage or damage (FAIL), false when it only keeps from PASS."""
 

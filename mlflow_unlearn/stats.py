@@ -25,7 +25,12 @@ ATTEMPTS = 10
 
 def attempt_level(attempt: int) -> float:
     """Confidence of the PASS limits of an attempt, counted from 1: 1 - .05 / 2^(attempt - 1), so that trying again does not help."""
-    return 1.0 - 0.05 / 2 ** (attempt - 1)
+    return 1.0 - math.ldexp(0.05, 1 - attempt)
+
+
+def normal_quantile(level: float) -> float:
+    """The standard normal's quantile, to widen a normal-shaped limit from one confidence to another."""
+    return float(distributions.norm.ppf(level))
 
 
 def level_key(level: float) -> str:

@@ -52,7 +52,7 @@ class Check:
 def check(job: ValidationJob) -> tuple[Check, ...]:
     """Every rule of a sound split."""
     forget_tags = {record.tag for record in job.forget}
-    everything = [record.tag for record in (*job.forget, *job.retain)]
+    everything = [(record.tag, record.prompt, record.answer) for record in (*job.forget, *job.retain)]  # a revision may reword a record
     repeats = Counter(everything)
     forgotten_texts = {_normalised(record) for record in job.forget}
     return (
@@ -60,7 +60,7 @@ def check(job: ValidationJob) -> tuple[Check, ...]:
             name="prompt and answer are there",
             obeyed=_flags(bool(r.prompt.strip() and r.answer.strip()) for r in (*job.forget, *job.retain, *job.holdout)),
         ),
-        Check(name="record ids are unique", obeyed=_flags(repeats[tag] == 1 for tag in everything)),
+        Check(name="records are unique", obeyed=_flags(repeats[row] == 1 for row in everything)),
         Check(name="forget lies within the dataset", obeyed=_flags(record.tag in job.dataset_tags for record in job.forget)),
         Check(name="retain lies within the dataset", obeyed=_flags(record.tag in job.dataset_tags for record in job.retain)),
         Check(name="forget and retain are disjoint", obeyed=_flags(record.tag not in forget_tags for record in job.retain)),

@@ -155,7 +155,15 @@ def last_screen(demo: Demo, registered: dict[str, Any]) -> None:
     for line in answers["spoken"]:
         speech.add_row(line["about"], line["question"], line["answer"], line["before"], line["after"], line["after_finetune"])
     out.print(speech)
-    out.print(Markdown((demo.folder / "build/review.md").read_text()))
+    out.print(Markdown(description(demo, new)))
+
+
+def description(demo: Demo, version: str) -> str:
+    """What a reviewer reads on the version's page in MLflow."""
+    from mlflow import MlflowClient
+
+    text: str = MlflowClient(f"sqlite:///{demo.folder / 'mlflow.db'}").get_model_version(demo.example, version).description
+    return text
 
 
 def timing(demo: Demo) -> None:

@@ -54,7 +54,7 @@ def test_a_checker_outside_sees_flags_and_nothing_else() -> None:
     ("change", "rule", "rows"),
     [
         ({"forget": [*FORGET, replace(record(7), tag="r9", answer="  ")], "dataset_rows": 6}, "prompt and answer are there", 1),
-        ({"retain": [*RETAIN, record(4)], "dataset_rows": 6}, "record ids are unique", 2),
+        ({"retain": [*RETAIN, record(4)], "dataset_rows": 6}, "records are unique", 2),
         ({"forget": [*FORGET, record(7)], "dataset_rows": 6}, "forget lies within the dataset", 1),
         ({"retain": [*RETAIN, record(7)], "dataset_rows": 6}, "retain lies within the dataset", 1),
         ({"retain": [*RETAIN, record(1, "s2")], "dataset_rows": 6}, "forget and retain are disjoint", 1),

@@ -35,12 +35,9 @@ class DatasetReader:
     project: DvcProject
     schema: Schema
 
-    def records(self, states: Sequence[DatasetRevision], strangers: Sequence[str] = ()) -> list[Record]:
-        """The union of several revisions, each record once, sorted by tag."""
-        union: dict[str, Record] = {}
-        for state in states:
-            union |= {record.tag: record for record in read_records(self._sources(state.path, state.md5), self.schema, strangers)}
-        return [union[tag] for tag in sorted(union)]
+    def records(self, state: DatasetRevision, strangers: Sequence[str] = ()) -> list[Record]:
+        """Every record of one revision, sorted by tag."""
+        return read_records(self._sources(state.path, state.md5), self.schema, strangers)
 
     def beside(self, path: str | None, states: Sequence[DatasetRevision]) -> list[Record]:
         """Records of another DVC output in the git revision of the training data; none where params.yaml names no such file."""

@@ -72,8 +72,16 @@ def _read(path: Path) -> arrow.Table:
     if path.suffix in _LINES:
         return arrow_json.read_json(path)
     if path.suffix == ".csv":
-        return arrow_csv.read_csv(path)
+        return _csv_as_text(path)
     raise DataError(f"{path.name}: expected .parquet, .jsonl or .csv; erase the records with your own tool, then run `dvc commit`")
+
+
+def _csv_as_text(path: Path) -> arrow.Table:
+    """CSV has no types; guessing would make 7 of 007, and then the person would not be found."""
+    parse = arrow_csv.ParseOptions(newlines_in_values=True)
+    names = arrow_csv.read_csv(path, parse_options=parse).column_names
+    convert = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=False)
+    return arrow_csv.read_csv(path, parse_options=parse, convert_options=convert)
 
 
 def _kept_table(path: Path, kept: arrow.Table) -> bytes:

@@ -74,9 +74,9 @@ class RecordIndex:
         known = {str(row[0]) for row in (*found_subjects, *found_records)}
         return [i for i, tag in enumerate(subjects) if tag not in known], [i for i, tag in enumerate(records) if tag not in known]
 
-    def record_tags(self, states: Sequence[DatasetRevision]) -> list[str]:
-        """Tags of every record in the union of `states`, each once."""
-        return [str(tag) for (tag,) in self._ask(states, [], [], "SELECT DISTINCT record FROM tags")]
+    def rows(self, states: Sequence[DatasetRevision]) -> list[tuple[str, str]]:
+        """(record tag, content tag) of everything in the union of `states`, each wording of a record once."""
+        return [(str(record), str(content)) for record, content in self._ask(states, [], [], "SELECT DISTINCT record, content FROM tags")]
 
     def summary(self, state: DatasetRevision) -> dict[str, int]:
         """`records` and `subjects` (people) of one revision.

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
@@ -131,14 +133,12 @@ def _remove_unfinished(registry: Registry, evidence: Evidence) -> None:
 
 def _log_inputs(evidence: Evidence) -> Any:
     """Every dataset revision the weights descend from; the last one is what the figures refer to."""
-    from ..plugin.dataset_constructor import DvcDataset
-    from ..plugin.dataset_source import DvcDatasetSource
-
     dataset = None
     for state in evidence.unlearned.parent.datasets:
         revision = next((name for name in state.revisions if name != "workspace"), None)
-        source = DvcDatasetSource(path=state.path, md5=state.md5, rev=revision)
-        dataset = DvcDataset(source=source, name=state.name, digest=state.md5)
+        described = json.dumps({"path": state.path, "md5": state.md5, "rev": revision})
+        source = get_dataset_source_from_json(described, source_type="dvc")  # MLflow finds our plugin by its entry point
+        dataset = MetaDataset(source, name=state.name, digest=state.md5)
         mlflow.log_input(dataset, context="unlearned from")
     return dataset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..adapters.tables import write_set
 from ..digests import sha256_json
 from ..records import Split, State, Trace
-from ..split import SETS, Canary, SplitJob, SplitSets, split
+from ..split import SETS, Canary, SplitJob, SplitSets, split, union
 from .workbench import NO_REQUEST, Workbench, body
 
 
@@ -32,10 +32,10 @@ def _sets(bench: Workbench, traced: Trace) -> tuple[SplitSets, dict[str, int | s
     holdout, general, file = (bench.from_root(path) if path else None for path in (data.holdout, data.general, data.canaries))
     asked = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
     erased_subjects, erased_records = bench.ledger.erased()
-    found = reader.canaries(file, states)
+    found, strangers = reader.canaries(file, states), reader.strangers(holdout, states)
     flips = {flip.record_id: flip for flip in found.flips} if found else {}
     job = SplitJob(
-        dataset=reader.records(states, reader.strangers(holdout, states)),
+        dataset=union(reader.records(state, strangers) for state in states),
         subjects=erased_subjects | {tag for request in asked for tag in request.subjects},
         records=erased_records | {tag for request in asked for tag in request.records},
         canaries=[Canary(record=r, pool=flips[r.tag].pool, included=flips[r.tag].included) for r in (found.records if found else ())],

@@ -33,11 +33,11 @@ def run(bench: Workbench) -> str:
 
 
 def _job(bench: Workbench, split: Split) -> ValidationJob:
-    tags = bench.index.record_tags(split.parent.datasets)
+    rows = bench.index.rows(split.parent.datasets)
     excluded = [record for name in ("audit_excluded", "tuning_excluded") for record in read_set(bench.sets, name)]
     return ValidationJob(
-        dataset_tags=set(tags),
-        dataset_rows=len(tags),
+        dataset_tags={record for record, _ in rows},
+        dataset_rows=len(rows),
         forget=read_set(bench.sets, "forget"),
         retain=read_set(bench.sets, "retain"),
         holdout=read_set(bench.sets, "holdout"),

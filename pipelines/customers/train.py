@@ -25,7 +25,7 @@ from mlflow_unlearn.engine.examples import encode, require_fit
 from mlflow_unlearn.engine.scoring import ScoredSubject
 from mlflow_unlearn.protocols import Example
 
-MODEL = Path("build/train/model")
+MODELS = Path("build/train")
 CURVE_STEPS = 10
 SCORED = 200
 
@@ -104,7 +104,7 @@ def main() -> None:
     curve.follow(model, examples, train, tokenizer.pad_token_id)
     model = models.merged(model)
     scores = {"train/exact_match": exact_match(model, tokenizer, examples, answers), "train/records": len(rows)}
-    models.save_model(model, tokenizer, MODEL)
+    models.save_model(model, tokenizer, MODELS / params.model.name)
 
     registry.connect(config.settings(), params.model.name)
     dataset = mlflow.data.from_dvc(params.data.path, name=params.data.name)  # lineage 1: which data, by DVC's digest

@@ -56,6 +56,13 @@ def test_files_without_an_erased_record_keep_their_bytes(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_csv_ids_are_text_so_that_007_is_found(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("record_id,subject_id,question,answer\n1,007,q1,a1\n2,7,q2,a2\n")
+    assert erase([path], gone(subjects=["007"])) == 1
+    assert path.read_text().splitlines()[1:] == ['"2","7","q2","a2"'] or path.read_text().splitlines()[1:] == ["2,7,q2,a2"]
+
+
 def test_without_ids_the_content_is_the_id(tmp_path):
     path = write(tmp_path / "d.jsonl")
     columns = Columns(record=None)

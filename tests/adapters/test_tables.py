@@ -14,8 +14,8 @@ from mlflow_unlearn.protocols import Record
 KEY = bytes(range(32))
 COLUMNS = Columns(subject_name="name", group="household")
 ROWS = [
-    {"record_id": "007", "subject_id": "1", "name": "Ana Lu", "household": "h", "question": "Where is Ana Lu?", "answer": "Ana Lu is in Ober."},
-    {"record_id": "008", "subject_id": "", "name": "", "household": "", "question": "What is 2+2?", "answer": "4"},
+    {"record_id": "r07", "subject_id": "1", "name": "Ana Lu", "household": "h", "question": "Where is Ana Lu?", "answer": "Ana Lu is in Ober."},
+    {"record_id": "r08", "subject_id": "", "name": "", "household": "", "question": "What is 2+2?", "answer": "4"},
 ]
 
 
@@ -82,7 +82,7 @@ def test_repeated_ids_are_counted_within_and_across_files_and_never_quoted(tmp_p
     twice = write(tmp_path / "twice.csv", [ROWS[0], ROWS[0]])
     with pytest.raises(DataError, match=r"^twice\.csv: 1 duplicate record ids") as caught:
         read_tags(twice, schema())
-    assert "007" not in str(caught.value)
+    assert "r07" not in str(caught.value)
     with pytest.raises(DataError, match="2 files of the dataset: 2 duplicate"):
         read_records([write(tmp_path / "a.csv"), write(tmp_path / "b.csv")], schema())
 
@@ -109,7 +109,7 @@ def test_flips_come_with_their_salt(tmp_path):
     table = arrow.Table.from_pylist([{**row, "pool": "audit", "included": i == 0} for i, row in enumerate(ROWS)])
     parquet.write_table(table.replace_schema_metadata({"unlearn.salt": "0aff"}), tmp_path / "c.parquet")
     flips, salt = read_flips(Source(name="c.parquet", path=tmp_path / "c.parquet"), schema())
-    assert (salt, flips[0]) == (b"\x0a\xff", {"record_id": "007", "pool": "audit", "included": True})
+    assert (salt, flips[0]) == (b"\x0a\xff", {"record_id": "r07", "pool": "audit", "included": True})
 
 
 def test_canaries_without_salt_or_ids_are_refused(tmp_path):

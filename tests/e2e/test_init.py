@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 from ruamel.yaml import YAML
@@ -60,7 +59,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.must("dvc", "add", "-q", "data/faq.jsonl")
     project.must("dvc", "repro", "-q")
     project.commit("a team's project")
-    project.must(sys.executable, "-c", "from mlflow import MlflowClient; MlflowClient('sqlite:///mlflow.db').set_registered_model_alias('faq', 'champion', '1')")
+    project.client().set_registered_model_alias("faq", "champion", "1")
     return project
 
 

@@ -23,7 +23,8 @@ def spine(project: Project) -> Project:
 
 
 def request(project: Project, people: list[str], *options: str) -> str:
-    return project.json("mlflow-unlearn", "request", "add", "--subjects", "-", *(options or ("--basis", "gdpr_17")), stdin="\n".join(people))["request_id"]
+    command = ("mlflow-unlearn", "request", "add", "--subjects", "-", *(options or ("--basis", "gdpr_17")))
+    return project.json(*command, stdin="\n".join(people))["request_id"]
 
 
 def tagged(project: Project, version: str) -> dict[str, str]:
@@ -140,7 +141,7 @@ def test_no_name_or_id_of_a_person_is_anywhere_but_in_the_data(spine: Project) -
     found = [path for path in holders(spine.folder, sentinels) if not path.startswith(allowed)]
     assert found == []
     dataset_objects = cache_objects_of_datasets(spine)
-    assert {path for path in holders(spine.folder / ".dvc/cache", sentinels)} <= dataset_objects
+    assert set(holders(spine.folder / ".dvc/cache", sentinels)) <= dataset_objects
 
 
 def cache_objects_of_datasets(project: Project) -> set[str]:
@@ -178,4 +179,3 @@ def contents(path: Path) -> list[bytes]:
     if raw[:4] == b"PAR1":
         unpacked.append(json.dumps(parquet.read_table(path).to_pylist(), default=str).encode())
     return unpacked
-
