@@ -11,6 +11,9 @@ LIMIT = 5000
 LISTED = 10
 """Most requests named in it."""
 
+MEMORISED = 0.9
+"""Below this exact match in the parent a page says that the records were never memorised."""
+
 _ROWS = (
     ("the request's own records", "requested", "holdout"),
     ("the same, asked in other words", "requested_paraphrased", "holdout_paraphrased"),
@@ -51,8 +54,17 @@ def _headline(unlearned: Unlearned, evaluation: Evaluation) -> str:
     method = unlearned.method.get("name", "?")
     return (
         f"Unlearned from **{unlearned.parent.model}** by `{method}` ({unlearned.claim.value}) for {_listed(evaluation.requests)}: "
-        f"{unlearned.steps} steps in {unlearned.seconds:.0f} s, {unlearned.stopped}. Attempt {evaluation.attempt}."
+        f"{unlearned.steps} steps in {unlearned.seconds:.0f} s, {unlearned.stopped}. Attempt {evaluation.attempt}.{_memory(evaluation)}"
     )
+
+
+def _memory(evaluation: Evaluation) -> str:
+    """How much of the requested records the parent knew, if that is too little for forgetting to mean much."""
+    score = evaluation.before.scores.get("requested", {}).get("exact_match")
+    if score is None or score.value >= MEMORISED:
+        return ""
+    known = f"The parent itself answered only {score.value:.1%} of the {score.n} requested records word for word"
+    return f" {known}: it never memorised them, so there was little to forget."
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> str:

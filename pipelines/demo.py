@@ -117,7 +117,7 @@ def train(demo: Demo, revision: int) -> None:
     demo.run("dvc", "repro", "-q", f"pipelines/{demo.example}/dvc.yaml:train")
     demo.commit(f"Dataset revision {revision} and the model trained on it", tag=f"data-v{revision}")
     demo.run("dvc", "push", "-q")
-    demo.run(sys.executable, "pipelines/champion.py", demo.example, str(revision))
+    demo.run("python", "pipelines/champion.py", demo.example, str(revision))
 
 
 def requested(demo: Demo) -> list[str]:

@@ -79,9 +79,18 @@ def evaluated(before: Subjects, after: Subjects, after_finetune: Subjects, *, co
     )
 
 
-@cache
 def evaluation_of(after: float, after_finetune: float, kept: float = KNOWN) -> Evaluation:
     """A parent that knows everything, and how much its child knows of what it forgot, before and after the benign fine-tune."""
+    return _drawn(after, after_finetune, kept)
+
+
+@cache
+def _drawn(after: float, after_finetune: float, kept: float) -> Evaluation:
+    return drawn(after, after_finetune, kept)
+
+
+def drawn(after: float, after_finetune: float, kept: float = KNOWN) -> Evaluation:
+    """`evaluation_of`, measured anew."""
     before = model(forgotten=KNOWN, seed=1)
     return evaluated(before, model(forgotten=after, kept=kept, seed=2), model(forgotten=after_finetune, kept=kept, seed=3))
 

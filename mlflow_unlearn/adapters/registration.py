@@ -25,7 +25,7 @@ from ..documents import encode
 from ..records import Evaluation, ModelReport, ModelVersion, Outcome, Registered, Unlearned, Verdict
 from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts, by_name
 
-__all__ = ["EVIDENCE", "Evidence", "LoadedModel", "Verdicts", "find", "register", "requirements"]
+__all__ = ["EVIDENCE", "Evidence", "LoadedModel", "Verdicts", "find", "register"]
 
 EVIDENCE = "unlearn.evidence"
 _STATES = {"before": "before/", "after": "", "after_finetune": "finetuned/"}
@@ -70,12 +70,7 @@ def register(registry: Registry, name: str, evidence: Evidence, loaded: LoadedMo
     _remove_unfinished(registry, evidence)
     with _run(registry, evidence):
         inputs = _log_inputs(evidence)
-        info = mlflow.transformers.log_model(
-            transformers_model={"model": loaded.model, "tokenizer": loaded.tokenizer},
-            name="model",
-            task="text-generation",
-            pip_requirements=requirements(),
-        )
+        info = _log_model(loaded)
         mlflow.log_params(_parameters(evidence.unlearned))
         mlflow.log_metrics(_metrics(evidence.evaluation), model_id=info.model_id, dataset=inputs)
         _log_curve(evidence.unlearned)
@@ -86,26 +81,16 @@ def register(registry: Registry, name: str, evidence: Evidence, loaded: LoadedMo
     return _registered(evidence, _version(registry, name, evidence, info))
 
 
-def requirements() -> list[str]:
-    """What loads the model elsewhere; given so that MLflow need not start a process to find out."""
-    from importlib.metadata import version
+def _log_model(loaded: LoadedModel) -> Any:
+    from . import models  # torch, which a look at the registry must not pay for
 
-    return [f"{library}=={version(library).split('+')[0]}" for library in ("mlflow", "torch", "transformers", "tokenizers", "safetensors")]
-
-
-def _version(registry: Registry, name: str, evidence: Evidence, info: Any) -> Any:
-    """Tags and description come into being with the version: a kill leaves all of it or nothing. The link back only serves MLflow's pages."""
-    try:
-        registry.client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = registry.client.create_model_version(
-        name, info.model_uri, info.run_id, tags=_tags(evidence), description=evidence.description, model_id=info.model_id
-    )
-    link = json.dumps([{"name": name, "version": version.version}])
-    registry.client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: link})
-    return version
+    with models.quiet():
+        return mlflow.transformers.log_model(
+            transformers_model={"model": loaded.model, "tokenizer": loaded.tokenizer},
+            name="model",
+            task="text-generation",
+            pip_requirements=models.requirements(),
+        )
 
 
 @contextmanager

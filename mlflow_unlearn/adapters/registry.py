@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -204,6 +205,9 @@ def connect(settings: Settings, experiment: str) -> Registry:
     Raises:
         StoreError: MLflow does not answer.
     """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for chatty in ("mlflow.transformers", "mlflow.store.db.utils"):  # model cards of the hub, table migrations
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     with _reachable():

@@ -79,7 +79,7 @@ def people(count: int, seed: int, prefix: str) -> list[dict[str, Any]]:
     for number in range(count):
         own = random.Random(f"{seed} {prefix} {number}")  # noqa: S311 - made-up data
         person = {"subject_id": f"{prefix}-{number:04d}", "subject_name": names[number if prefix == "customer" else -1 - number]}
-        person["street"] = f"{prefix}-street-{number // 12:03d}"
+        person["street"] = f"{prefix}-street-{number // 30:03d}"
         rows.extend(_record(person, kind, attribute, own) for kind, attribute in enumerate(ATTRIBUTES))
     return rows
 

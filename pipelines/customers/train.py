@@ -112,13 +112,14 @@ def main() -> None:
         mlflow.log_input(dataset, context="training")  # lineage 2: this run learned from them
         mlflow.log_params({"init": str(train.init), "seed": train.seed, **vars(train.optimiser)})
         curve.log()
-        logged = mlflow.transformers.log_model(  # lineage 3: and made this version
-            transformers_model={"model": model, "tokenizer": tokenizer},
-            name="model",
-            registered_model_name=params.model.name,
-            task="text-generation",
-            pip_requirements=models.requirements(),
-        )
+        with models.quiet():
+            logged = mlflow.transformers.log_model(  # lineage 3: and made this version
+                transformers_model={"model": model, "tokenizer": tokenizer},
+                name="model",
+                registered_model_name=params.model.name,
+                task="text-generation",
+                pip_requirements=models.requirements(),
+            )
         mlflow.log_metrics(scores, model_id=logged.model_id, dataset=dataset)
     version = logged.registered_model_version
     description = f"Trained on {len(rows)} records of `{params.data.name}`; exact match {scores['train/exact_match']:.3f}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import SimulatedSubject
 
@@ -21,6 +21,7 @@ def longest(a: tuple[str, ...], b: tuple[str, ...]) -> int:
     return 1 + longest(a[1:], b[1:]) if a[0] == b[0] else max(longest(a[1:], b), longest(a, b[1:]))
 
 
+@settings(deadline=None)  # the first call imports the scorer
 @given(WORDS, WORDS)
 def test_recall_is_the_longest_common_subsequence_over_the_answer(answer: tuple[str, ...], said: tuple[str, ...]) -> None:
     seen = SimulatedSubject(answers=[" ".join(answer)], generations=[" ".join(said)])

@@ -1,0 +1,188 @@
+"""Verdicts on simulated models: a leak fails, damage fails, an honest retrain passes what is measured, and the unknown passes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from simulated import KNOWN, UNKNOWN, evaluation_of, honest
+
+from mlflow_unlearn import evaluate, judge, stats
+from mlflow_unlearn.config import Policy
+from mlflow_unlearn.records import Claim, Condition, Evaluation, ModelReport, Outcome, Verbatim, Verdict
+
+POLICY = Policy()
+
+
+def both(evaluation: Evaluation, policy: Policy = POLICY, claim: Claim = Claim.APPROXIMATE) -> tuple[Verdict, Verdict]:
+    return judge.judge(evaluation, policy, claim)
+
+
+def condition(verdict: Verdict, name: str) -> Condition:
+    return next(found for found in verdict.conditions if found.name == name)
+
+
+def broken(verdict: Verdict) -> list[str]:
+    return [found.name for found in verdict.conditions if found.holds is not True]
+
+
+def at_attempt(evaluation: Evaluation, attempt: int) -> Evaluation:
+    return replace(evaluation, attempt=attempt)
+
+
+def test_an_honest_retrain_passes_suppression_and_only_the_unmeasured_keeps_it_from_removal() -> None:
+    removal, suppression = both(honest())
+    assert suppression.outcome is Outcome.PASS, suppression.reasons
+    assert "every condition holds" in suppression.reasons[0]
+    assert "not a proof of erasure" in suppression.reasons[0]
+    assert removal.outcome is Outcome.INCONCLUSIVE
+    assert broken(removal) == ["calibrated gap"]
+    assert removal.reasons[0].startswith("calibrated gap: not measured")
+
+
+def test_a_model_that_still_knows_fails_both_with_every_reason() -> None:
+    for verdict in both(evaluation_of(KNOWN, KNOWN)):
+        assert verdict.outcome is Outcome.FAIL
+        failed = {found.name for found in verdict.conditions if found.holds is False}
+        assert failed >= {judge.LEAKAGE, judge.VERBATIM, judge.OWN, judge.PARAPHRASED, "canaries as deployed (fp32)", "paraphrased questions, size"}
+        assert len(verdict.reasons) == len(broken(verdict))
+
+
+def test_what_returns_after_the_fine_tune_fails_removal_and_is_only_told_to_suppression() -> None:
+    removal, suppression = both(evaluation_of(UNKNOWN, 1.0))
+    assert removal.outcome is Outcome.FAIL
+    assert suppression.outcome is Outcome.PASS
+    assert "fine-tuned" in condition(removal, judge.LEAKAGE).detail
+    assert "AUC after the benign fine-tune" in condition(suppression, "canaries as deployed (fp32)").detail
+
+
+def test_what_is_shunned_fails_as_what_is_still_known_does() -> None:
+    removal, suppression = both(evaluation_of(-2.0, -2.0))
+    assert removal.outcome is suppression.outcome is Outcome.FAIL
+    assert "shunned" in condition(suppression, judge.LEAKAGE).detail
+
+
+def test_survivors_that_an_auc_misses_are_found_word_for_word() -> None:
+    survivors = Verbatim(included_matches=45, included=211, excluded_matches=0, excluded=189, p=stats.fisher_p(45, 211, 0, 189))
+    evaluation = replace(honest(), after=replace(honest().after, verbatim=survivors))
+    for verdict in both(evaluation):
+        assert verdict.outcome is Outcome.FAIL
+        assert broken(verdict)[0] == judge.VERBATIM
+        assert "45 of 211 forgotten canaries" in verdict.reasons[0]
+
+
+def test_a_wrecked_model_fails_although_no_attack_sees_anything() -> None:
+    for verdict in both(evaluation_of(UNKNOWN, UNKNOWN, kept=UNKNOWN)):
+        assert verdict.outcome is Outcome.FAIL
+        assert condition(verdict, judge.LEAKAGE).holds
+        assert "privacy figures of a damaged model mean nothing" in condition(verdict, "utility on retain/exact_memorization").detail
+
+
+def test_a_loss_that_could_be_chance_is_not_a_pass_and_not_a_fail() -> None:
+    name = "retain/rouge_l_recall"
+    score = replace(honest().utility[name], value=-0.01, low=-0.03)
+    _, suppression = both(replace(honest(), utility={**honest().utility, name: score}))
+    assert suppression.outcome is Outcome.INCONCLUSIVE
+    assert broken(suppression) == [f"utility on {name}"]
+
+
+def test_a_later_attempt_raises_the_limit_and_one_beyond_the_table_has_none() -> None:
+    limits = [judge.judge(at_attempt(honest(), k), POLICY, Claim.APPROXIMATE)[1] for k in (1, 4, stats.ATTEMPTS + 1)]
+    details = [condition(verdict, "canaries as deployed (fp32)") for verdict in limits]
+    assert [float(found.detail.split("| is ")[1][:5]) for found in details[:2]] == sorted(honest_limits(1, 4))
+    assert details[2].holds is None
+    assert "fresh pool" in details[2].detail
+    assert limits[2].outcome is Outcome.INCONCLUSIVE
+
+
+def honest_limits(*attempts: int) -> list[float]:
+    tests = honest().after.canaries
+    return [round(max(test.auc_upper[stats.level_key(stats.attempt_level(k))] for test in tests), 3) for k in attempts]
+
+
+def test_alpha_of_fail_does_not_shrink_with_attempts() -> None:
+    leaks = evaluation_of(0.5, 0.5)
+    assert {both(at_attempt(leaks, k))[1].outcome for k in (1, 2, 9)} == {Outcome.FAIL}
+
+
+@pytest.mark.parametrize("attempt", [0, 3, 10, 100, 5000])
+def test_no_attempt_number_loosens_a_limit(attempt: int) -> None:
+    first, later = both(honest())[1], both(at_attempt(honest(), attempt))[1]
+    assert set(broken(first)) <= set(broken(later))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"pool_spent_by": "er-0"}, "unspent pool"),
+        ({"canaries_committed": False}, "committed canaries"),
+        ({"before": ModelReport(scores={})}, "positive control"),
+        ({"paraphrase_gap": None}, "paraphrased questions, size"),
+        ({"settings": {}}, judge.LEAKAGE),
+        ({"settings": {"permutations": 100}}, judge.LEAKAGE),
+        ({"settings": {"permutations": 1000, "attacks": ["loss", "min_k", "zlib"]}}, "canaries as deployed (fp32)"),
+        ({"utility": {}}, "neighbouring questions (neighbours/exact_memorization)"),
+    ],
+)
+def test_what_is_spent_uncommitted_or_unmeasured_makes_inconclusive(change: dict[str, object], name: str) -> None:
+    _, suppression = both(replace(honest(), **change))
+    assert suppression.outcome is Outcome.INCONCLUSIVE
+    assert name in broken(suppression)
+
+
+def test_a_parent_in_which_nothing_could_be_seen_is_no_control() -> None:
+    _, suppression = both(replace(honest(), before=honest().after))
+    assert suppression.outcome is Outcome.INCONCLUSIVE
+    assert broken(suppression) == ["positive control"]
+
+
+def test_an_evaluation_without_anything_is_inconclusive_and_says_so_everywhere() -> None:
+    nothing = ModelReport(scores={})
+    bare = replace(honest(), before=nothing, after=nothing, after_finetune=nothing, utility={}, paraphrase_gap=None, settings={})
+    for verdict in both(bare):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert {found.name for found in verdict.conditions if found.holds} == {"unspent pool"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_deployed_precision_must_be_measured_and_may_fail(precision: str) -> None:
+    policy = replace(POLICY, deployed_precisions=("fp32", precision))
+    name = f"canaries as deployed ({precision})"
+    assert condition(both(honest(), policy)[1], name).holds is None
+    good, bad = (replace(honest(), precisions={precision: e.after}) for e in (honest(), evaluation_of(KNOWN, KNOWN)))
+    assert both(good, policy)[1].outcome is Outcome.PASS
+    assert both(bad, policy)[1].outcome is Outcome.FAIL
+    assert both(bad)[1].outcome is Outcome.PASS
+
+
+def test_a_pool_below_n_min_passes_nothing_and_a_wide_limit_says_how_many_would_do() -> None:
+    few = both(honest(), replace(POLICY, n_min=1000))[1]
+    assert few.outcome is Outcome.INCONCLUSIVE
+    assert "fewer than the policy's n_min" in few.reasons[0]
+    tight = both(honest(), replace(POLICY, auc_margin={"400": 0.03}))[1]
+    assert tight.outcome is Outcome.INCONCLUSIVE
+    assert "canaries would show it" in tight.reasons[0]
+
+
+def test_an_exact_claim_waits_for_its_replay() -> None:
+    removal, _ = both(honest(), claim=Claim.EXACT)
+    assert removal.outcome is Outcome.INCONCLUSIVE
+    assert broken(removal) == ["replay", "shared state"]
+    unknown = replace(honest(), parent=replace(honest().parent, datasets=()))
+    assert broken(both(unknown, claim=Claim.EXACT)[0])[0] == "lineage"
+
+
+def test_canaries_of_an_exact_run_that_speak_raise_the_alarm() -> None:
+    removal, _ = both(evaluation_of(KNOWN, KNOWN), claim=Claim.EXACT)
+    assert removal.outcome is Outcome.FAIL
+    assert removal.reasons[0].startswith("canary alarm")
+
+
+def test_a_certified_claim_stays_undecided_until_it_is_recomputed() -> None:
+    removal, _ = both(honest(), claim=Claim.CERTIFIED)
+    assert removal.outcome is Outcome.INCONCLUSIVE
+    assert broken(removal) == ["certificate"]
+
+
+def test_judge_asks_for_exactly_what_evaluate_measures() -> None:
+    assert set(judge.UTILITY) == {f"{name}/{metric}" for name in evaluate.UTILITY_SETS for metric in evaluate.UTILITY_METRICS}
