@@ -115,7 +115,6 @@ class VersionLineage:
     tensor_digest: str | None = None
     aliases: tuple[str, ...] = ()
     problem: str | None = None
-    """Why the lineage could not be read, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +124,6 @@ class TracedVersion:
     model: ModelVersion
     why: str
     records: int = 0
-    """How many of the requested records its data held."""
     datasets: tuple[DatasetRevision, ...] = ()
     signed: bool = False
     aliases: tuple[str, ...] = ()
@@ -183,7 +181,6 @@ class Unlearned:
     steps: int
     seconds: float
     stopped: str
-    """Why the run ended: `target met` or `all epochs done`."""
     losses: tuple[Mapping[str, float], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -198,7 +195,6 @@ class Score:
     n: int
     direction: Direction
     interval: str = "bootstrap"
-    """How the limits were made: clopper-pearson, bootstrap-bca, delong, permutation, exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +247,6 @@ class Evaluation:
     requests: tuple[str, ...]
     parent: Parent
     unlearned: str
-    """Tensor digest of the unlearned model."""
     split_digest: str
     attempt: int
     """1 for the first time audit canaries were opened for this parent and pool, and so on."""

@@ -119,7 +119,7 @@ def _due(job: UnlearnJob, step: int) -> bool:
 
 
 def _target_met(job: UnlearnJob) -> bool:
-    """Whether included tuning canaries rank no lower in loss than excluded ones (AUC at most 0.5); in a mean a few wild records would hide the rest."""
+    """Whether included tuning canaries rank no lower in loss than excluded ones (AUC at most 0.5); a mean would bow to a few wild records."""
     included = mean_losses(job.model, [job.forget[i] for i in job.tuning_included], job.pad)
     excluded = mean_losses(job.model, job.tuning_excluded, job.pad)
     lower, equal = included[:, None] < excluded[None, :], included[:, None] == excluded[None, :]

@@ -94,7 +94,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
 def test_a_document_of_another_schema_is_refused(tmp_path):
     digests.write_document(tmp_path / "a.json", "mlflow-unlearn.trace/1", {"requests": []})
     assert digests.read_document(tmp_path / "a.json", "mlflow-unlearn.trace/1") == {"requests": []}
-    with pytest.raises(ConfigError, match="expected schema mlflow-unlearn.trace/2, found mlflow-unlearn.trace/1"):
+    with pytest.raises(ConfigError, match=r"expected schema mlflow-unlearn\.trace/2, found mlflow-unlearn\.trace/1"):
         digests.read_document(tmp_path / "a.json", "mlflow-unlearn.trace/2")
 
 

@@ -81,6 +81,21 @@ def register(registry: Registry, name: str, evidence: Evidence, loaded: LoadedMo
     return _registered(evidence, _version(registry, name, evidence, info))
 
 
+def _version(registry: Registry, name: str, evidence: Evidence, info: Any) -> Any:
+    """Tags and description come into being with the version: a kill leaves all of it or nothing. The link back only serves MLflow's pages."""
+    try:
+        registry.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = registry.client.create_model_version(
+        name, info.model_uri, info.run_id, tags=_tags(evidence), description=evidence.description, model_id=info.model_id
+    )
+    link = json.dumps([{"name": name, "version": version.version}])
+    registry.client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: link})
+    return version
+
+
 def _log_model(loaded: LoadedModel) -> Any:
     from . import models  # torch, which a look at the registry must not pay for
 
