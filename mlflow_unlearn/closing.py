@@ -68,9 +68,7 @@ def _commit_retain(bench: Workbench, request: ErasureRequest, canaries: frozense
     data = bench.params.data
     subjects, records = bench.ledger.erased()
     gone = Erased(
-        key=bench.key,
-        dataset=data.name,
-        columns=data.columns,
+        schema=bench.schema,
         subjects=subjects | set(request.subjects),
         records=records | set(request.records) | canaries,
     )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from mlflow_unlearn.records import (
@@ -36,6 +37,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",
 )
+hypothesis.settings.register_profile("no wall time", deadline=None)
+hypothesis.settings.load_profile("no wall time")
 _THIRD_PARTY = (
     r"ignore:The ``noload`` loader strategy is deprecated",  # MLflow 3.17's tables under SQLAlchemy 2.1
     r"ignore:.*Any type hint is inferred as AnyType",  # MLflow about a type of its own, when pyfunc is first imported

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as arrow
 import pyarrow.csv as arrow_csv
-import pyarrow.json as arrow_json
 import pyarrow.parquet as parquet
 
-from ..config import Columns
-from ..digests import keyed_tag, write_atomically
-from ..errors import DataError
-
-_LINES = (".jsonl", ".json")
+from ..digests import write_atomically
+from .tables import Schema, Source, read_tags
 
 
 @dataclass(frozen=True, kw_only=True)
 class Erased:
     """What must leave a dataset, as keyed tags."""
 
-    key: bytes
-    dataset: str
-    columns: Columns
+    schema: Schema
     subjects: frozenset[str]
     records: frozenset[str]
 
@@ -36,60 +31,45 @@ def erase(files: Sequence[Path], erased: Erased) -> int:
         How many records left.
 
     Raises:
-        DataError: a file is neither Parquet, JSONL nor CSV.
+        DataError: a file cannot be read as the index reads it, so that nobody could say who is in it.
     """
     return sum(_erase_from(path, erased) for path in files)
 
 
 def _erase_from(path: Path, erased: Erased) -> int:
-    table = _read(path)
-    keep = [not gone for gone in _gone(table, erased)]
+    tags = read_tags(Source(name=path.name, path=path), erased.schema).select(["record", "subject"]).to_pylist()
+    keep = [row["record"] not in erased.records and row["subject"] not in erased.subjects for row in tags]
     if all(keep):
         return 0
     path.chmod(0o644)  # DVC's cache links are read-only
-    write_atomically(path, _kept_lines(path, keep) if path.suffix in _LINES else _kept_table(path, table.filter(arrow.array(keep))))
+    write_atomically(path, _KEPT[path.suffix](path, keep))
     return keep.count(False)
 
 
-def _gone(table: arrow.Table, erased: Erased) -> list[bool]:
-    columns, key = erased.columns, erased.key
-    subjects = table[columns.subject].to_pylist() if columns.subject in table.column_names else [None] * len(table)
-    if columns.record:
-        records = [keyed_tag(key, "record", erased.dataset, str(value)) for value in table[columns.record].to_pylist()]
-    else:
-        texts = zip(table[columns.prompt].to_pylist(), table[columns.answer].to_pylist(), strict=True)
-        records = [keyed_tag(key, "content", prompt, answer) for prompt, answer in texts]
-    return [_is_in(erased.subjects, subject, key) or record in erased.records for subject, record in zip(subjects, records, strict=True)]
-
-
-def _is_in(tags: Collection[str], subject: object, key: bytes) -> bool:
-    return subject is not None and keyed_tag(key, "subject", str(subject)) in tags
-
-
-def _read(path: Path) -> arrow.Table:
-    if path.suffix == ".parquet":
-        return parquet.read_table(path)
-    if path.suffix in _LINES:
-        return arrow_json.read_json(path)
-    if path.suffix == ".csv":
-        return _csv_as_text(path)
-    raise DataError(f"{path.name}: expected .parquet, .jsonl or .csv; erase the records with your own tool, then run `dvc commit`")
-
-
-def _csv_as_text(path: Path) -> arrow.Table:
-    """CSV has no types; guessing would make 7 of 007, and then the person would not be found."""
-    parse = arrow_csv.ParseOptions(newlines_in_values=True)
-    names = arrow_csv.read_csv(path, parse_options=parse).column_names
-    convert = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=False)
-    return arrow_csv.read_csv(path, parse_options=parse, convert_options=convert)
-
-
-def _kept_table(path: Path, kept: arrow.Table) -> bytes:
+def _kept_parquet(path: Path, keep: Sequence[bool]) -> bytes:
     sink = arrow.BufferOutputStream()
-    (parquet.write_table if path.suffix == ".parquet" else arrow_csv.write_csv)(kept, sink)
+    parquet.write_table(parquet.read_table(path, use_threads=False, pre_buffer=False).filter(arrow.array(keep)), sink)
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _kept_lines(path: Path, keep: Sequence[bool]) -> bytes:
-    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.strip()]
+def _kept_csv(path: Path, keep: Sequence[bool]) -> bytes:
+    """CSV has no types; guessing them would make 7 of 007."""
+    parse, read = arrow_csv.ParseOptions(newlines_in_values=True), arrow_csv.ReadOptions(use_threads=False)
+    names = arrow_csv.read_csv(path, parse_options=parse, read_options=read).column_names
+    convert = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=False)
+    table = arrow_csv.read_csv(path, parse_options=parse, read_options=read, convert_options=convert)
+    sink = arrow.BufferOutputStream()
+    arrow_csv.write_csv(table.filter(arrow.array(keep)), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _kept_json(path: Path, keep: Sequence[bool]) -> bytes:
+    content = path.read_bytes()
+    if content.lstrip().startswith(b"["):
+        rows = [row for row, kept in zip(json.loads(content), keep, strict=True) if kept]
+        return json.dumps(rows, ensure_ascii=False, indent=1).encode()
+    lines = [line for line in content.splitlines(keepends=True) if line.strip()]
     return b"".join(line for line, kept in zip(lines, keep, strict=True) if kept)
+
+
+_KEPT = {".parquet": _kept_parquet, ".csv": _kept_csv, ".jsonl": _kept_json, ".json": _kept_json}

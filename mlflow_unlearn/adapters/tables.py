@@ -154,15 +154,20 @@ def read_set(folder: Path, name: str) -> list[Record]:
     path = folder / f"{name}.parquet"
     if not path.exists():
         raise DataError(f"{path}: not there; run `dvc repro` so that the split stage makes it")
-    rows = parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()
+    rows = _table(path.read_bytes()).to_pylist()
     return [Record(**{**row, "wrong_answers": tuple(row["wrong_answers"] or ())}) for row in rows]
 
 
 Reader = Callable[[bytes, Columns], tuple[Sequence[str], list[dict[str, Any]]]]
 
 
+def _table(content: bytes) -> arrow.Table:
+    """Without threads: Arrow's pool, still starting when a short command ends, aborts the whole process (seen with pyarrow 25)."""
+    return parquet.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False)
+
+
 def _from_parquet(content: bytes, columns: Columns) -> tuple[Sequence[str], list[dict[str, Any]]]:
-    table = parquet.read_table(io.BytesIO(content))
+    table = _table(content)
     return table.column_names, table.to_pylist()
 
 
@@ -170,7 +175,8 @@ def _from_csv(content: bytes, columns: Columns) -> tuple[Sequence[str], list[dic
     types = {name: arrow.string() for key in _KEYS if (name := getattr(columns, key))}
     convert = arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False)
     parsing = arrow_csv.ParseOptions(newlines_in_values=True)
-    table = arrow_csv.read_csv(io.BytesIO(content), parse_options=parsing, convert_options=convert)
+    read = arrow_csv.ReadOptions(use_threads=False)
+    table = arrow_csv.read_csv(io.BytesIO(content), parse_options=parsing, convert_options=convert, read_options=read)
     return table.column_names, table.to_pylist()
 
 

@@ -72,6 +72,7 @@ def pinned_parent(bench: Workbench, traced: Trace) -> Trace:
 def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
     """A version with its tensor digest and every dataset revision in its closure."""
     lineages = {lineage.model: lineage for lineage in bench.registry.lineages(version.name)}
+    _refuse_long_chain(version, lineages, bench.policy.max_serial_unlearnings)
     known = {state.md5: state for state in indexed_states(bench).states}
     wanted, problem = lineage_datasets(version, lineages)
     missing = problem or next((f"dataset state {md5[:8]} is not readable" for md5 in wanted if md5 not in known), None)
@@ -79,3 +80,14 @@ def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
         raise LineageError(f"{version}: cannot tell what it was trained on ({missing}); retain would be a guess, so nothing is unlearned")
     datasets = tuple(known[md5] for md5 in sorted(wanted))
     return Parent(model=version, tensor_digest=bench.registry.tensor_digest(version), datasets=datasets)
+
+
+def _refuse_long_chain(version: ModelVersion, lineages: Mapping[ModelVersion, VersionLineage], most: int) -> None:
+    """Each approximate unlearning leaves a residue that the next one inherits; after `most` in a row only a retrain starts clean."""
+    chain: list[ModelVersion] = []
+    current: ModelVersion | None = version
+    while current is not None and current in lineages and current not in chain:
+        chain.append(current)
+        current = lineages[current].parent
+    if len(chain) - 1 >= most:
+        raise LineageError(f"{version}: unlearned {len(chain) - 1} times in a row, the policy allows {most}; retrain without the erased records")

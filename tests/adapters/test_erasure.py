@@ -6,6 +6,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from mlflow_unlearn.adapters.erasure import Erased, erase
+from mlflow_unlearn.adapters.tables import Schema
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag
 from mlflow_unlearn.errors import DataError
@@ -16,9 +17,7 @@ ROWS = [{"record_id": f"r{i}", "subject_id": f"s{i % 3}", "question": f"q{i}", "
 
 def gone(subjects=(), records=(), columns=Columns()):  # noqa: B008 - frozen
     return Erased(
-        key=KEY,
-        dataset="d",
-        columns=columns,
+        schema=Schema(dataset="d", columns=columns, key=KEY),
         subjects=frozenset(keyed_tag(KEY, "subject", s) for s in subjects),
         records=frozenset(keyed_tag(KEY, "record", "d", r) for r in records),
     )
@@ -32,12 +31,14 @@ def write(path):
             writer = csv.DictWriter(stream, ROWS[0])
             writer.writeheader()
             writer.writerows(ROWS)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(ROWS))
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return path
 
 
-@pytest.mark.parametrize("name", ["d.parquet", "d.jsonl", "d.csv"])
+@pytest.mark.parametrize("name", ["d.parquet", "d.jsonl", "d.csv", "d.json"])
 def test_erased_records_leave_the_file_and_repeating_changes_nothing(tmp_path, name):
     path = write(tmp_path / name)
     assert erase([path], gone(subjects=["s0"], records=["r4"])) == 4
@@ -66,13 +67,15 @@ def test_csv_ids_are_text_so_that_007_is_found(tmp_path):
 def test_without_ids_the_content_is_the_id(tmp_path):
     path = write(tmp_path / "d.jsonl")
     columns = Columns(record=None)
-    content = Erased(key=KEY, dataset="d", columns=columns, subjects=frozenset(), records=frozenset([keyed_tag(KEY, "content", "q1", "a1")]))
+    content = Erased(
+        schema=Schema(dataset="d", columns=columns, key=KEY), subjects=frozenset(), records=frozenset([keyed_tag(KEY, "content", "q1", "a1")])
+    )
     assert erase([path], content) == 1
     assert b"q1" not in path.read_bytes()
 
 
-def test_an_unknown_format_is_refused_with_a_way_out(tmp_path):
+def test_an_unknown_format_is_refused_by_name(tmp_path):
     path = tmp_path / "d.xml"
     path.write_text("<x/>")
-    with pytest.raises(DataError, match="dvc commit"):
+    with pytest.raises(DataError, match=r"d\.xml"):
         erase([path], gone())
