@@ -29,6 +29,8 @@ __all__ = ["EVIDENCE", "Evidence", "LoadedModel", "Verdicts", "find", "register"
 
 EVIDENCE = "unlearn.evidence"
 _STATES = {"before": "before/", "after": "", "after_finetune": "finetuned/"}
+_COMPARED = ("exact_match", "probability")
+"""What is logged of the parent and of the fine-tuned state; evaluation.json among the artifacts has all of it."""
 _SET_NAMES = {"requested": "forget", "requested_paraphrased": "forget_paraphrased"}
 
 
@@ -70,7 +72,7 @@ def register(registry: Registry, name: str, evidence: Evidence, loaded: LoadedMo
     _remove_unfinished(registry, evidence)
     with _run(registry, evidence):
         inputs = _log_inputs(evidence)
-        info = _log_model(loaded)
+        info = _log_model(loaded, evidence.unlearned)
         mlflow.log_params(_parameters(evidence.unlearned))
         mlflow.log_metrics(_metrics(evidence.evaluation), model_id=info.model_id, dataset=inputs)
         _log_curve(evidence.unlearned)
@@ -96,7 +98,7 @@ def _version(registry: Registry, name: str, evidence: Evidence, info: Any) -> An
     return version
 
 
-def _log_model(loaded: LoadedModel) -> Any:
+def _log_model(loaded: LoadedModel, unlearned: Unlearned) -> Any:
     from . import models  # torch, which a look at the registry must not pay for
 
     with models.quiet():
@@ -105,6 +107,7 @@ def _log_model(loaded: LoadedModel) -> Any:
             name="model",
             task="text-generation",
             pip_requirements=models.requirements(),
+            params={key: str(value) for key, value in _parameters(unlearned).items()},
         )
 
 
@@ -171,7 +174,8 @@ def _metrics(evaluation: Evaluation) -> dict[str, float]:
     for state, prefix in _STATES.items():
         report: ModelReport = getattr(evaluation, state)
         for name, scores in report.scores.items():
-            metrics |= {f"{prefix}{_SET_NAMES.get(name, name)}/{metric}": score.value for metric, score in scores.items()}
+            shown = scores if state == "after" else {metric: scores[metric] for metric in _COMPARED if metric in scores}
+            metrics |= {f"{prefix}{_SET_NAMES.get(name, name)}/{metric}": score.value for metric, score in shown.items()}
         for test in report.canaries:
             metrics |= {f"{prefix}canaries/{test.attack}_auc": test.auc.value, f"{prefix}canaries/{test.attack}_epsilon": test.epsilon}
     return metrics

@@ -96,7 +96,7 @@ class Project:
 
 def _merge(document: Any, changes: dict[str, Any]) -> None:
     for key, value in changes.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
             _merge(document[key], value)
         else:
             document[key] = value

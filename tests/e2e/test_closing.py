@@ -60,7 +60,7 @@ def test_making_the_data_again_does_not_bring_the_erased_back(asked: Project) ->
     asked.must("dvc", "repro", "-q", "-f", "-s", "pipelines/customers/dvc.yaml:dataset")
     assert {row["record_id"] for row in asked.rows()} == erased
     asked.must("git", "checkout", "-q", ".")
-    asked.must("dvc", "checkout", "-q")
+    asked.must("dvc", "checkout", "-q", "pipelines/customers/dvc.yaml:dataset")
 
 
 def test_a_spent_pool_cannot_pass_again_and_says_so(asked: Project) -> None:
