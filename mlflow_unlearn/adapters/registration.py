@@ -25,7 +25,7 @@ from ..documents import encode
 from ..records import Evaluation, ModelReport, ModelVersion, Outcome, Registered, Unlearned, Verdict
 from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts, by_name
 
-__all__ = ["EVIDENCE", "Evidence", "LoadedModel", "Verdicts", "find", "register"]
+__all__ = ["EVIDENCE", "Evidence", "Verdicts", "find", "register"]
 
 EVIDENCE = "unlearn.evidence"
 _STATES = {"before": "before/", "after": "", "after_finetune": "finetuned/"}
@@ -53,26 +53,18 @@ class Evidence:
         return sha256_json([self.unlearned.tensor_digest, encode(self.evaluation), encode(self.verdicts)])
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """Weights and tokenizer to be logged."""
-
-    model: Any
-    tokenizer: Any
-
-
 def find(registry: Registry, name: str, evidence: Evidence) -> Registered | None:
     """The version that carries this evidence already."""
     found = registry.client.search_model_versions(f"name = '{name}' AND tag.`{EVIDENCE}` = '{evidence.digest}'")
     return _registered(evidence, found[0]) if found else None
 
 
-def register(registry: Registry, name: str, evidence: Evidence, loaded: LoadedModel) -> Registered:
-    """Log and register; to be called when `find` found nothing."""
+def register(registry: Registry, name: str, evidence: Evidence, folder: Path) -> Registered:
+    """Log the model in `folder` and register it; to be called when `find` found nothing."""
     _remove_unfinished(registry, evidence)
     with _run(registry, evidence):
         inputs = _log_inputs(evidence)
-        info = _log_model(loaded, evidence.unlearned)
+        info = _log_model(folder, evidence.unlearned)
         mlflow.log_params(_parameters(evidence.unlearned))
         mlflow.log_metrics(_metrics(evidence.evaluation), model_id=info.model_id, dataset=inputs)
         _log_curve(evidence.unlearned)
@@ -98,12 +90,12 @@ def _version(registry: Registry, name: str, evidence: Evidence, info: Any) -> An
     return version
 
 
-def _log_model(loaded: LoadedModel, unlearned: Unlearned) -> Any:
+def _log_model(folder: Path, unlearned: Unlearned) -> Any:
     from . import models  # torch, which a look at the registry must not pay for
 
     with models.quiet():
         return mlflow.transformers.log_model(
-            transformers_model={"model": loaded.model, "tokenizer": loaded.tokenizer},
+            transformers_model={"model": models.load_model(folder, "cpu"), "tokenizer": models.load_tokenizer(folder)},
             name="model",
             task="text-generation",
             pip_requirements=models.requirements(),

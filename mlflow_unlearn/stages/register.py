@@ -17,7 +17,7 @@ def run(bench: Workbench) -> str:
         return NO_REQUEST
     name, evidence = bench.params.model.name, _evidence(bench)
     found = registration.find(bench.registry, name, evidence)
-    registered = found or registration.register(bench.registry, name, evidence, _loaded(bench))
+    registered = found or registration.register(bench.registry, name, evidence, bench.route / "model")
     bench.write("registered", body(registered))
     verdicts = ", ".join(f"{effect} {outcome}" for effect, outcome in encode(registered.verdicts).items())
     return f"{registered.model} {'is registered already' if found else 'registered'}: {verdicts}"
@@ -34,10 +34,3 @@ def _evidence(bench: Workbench) -> registration.Evidence:
         documents=tuple(bench.path(kept) for kept in _KEPT),
         docs=bench.folder / "build/validation",
     )
-
-
-def _loaded(bench: Workbench) -> registration.LoadedModel:
-    from ..adapters import models  # only when there is something to log: a second look must stay cheap
-
-    folder = bench.route / "model"
-    return registration.LoadedModel(model=models.load_model(folder, "cpu"), tokenizer=models.load_tokenizer(folder))

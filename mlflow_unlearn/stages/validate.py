@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..adapters.great_expectations import Column, run_checkpoint
-from ..adapters.tables import read_set
 from ..documents import encode
 from ..errors import DataError
 from ..records import Split
-from ..validate import ValidationJob, check
+from ..validate import check
+from .jobs import validation_job
 from .workbench import NO_REQUEST, Workbench
 
 
@@ -22,7 +22,7 @@ def run(bench: Workbench) -> str:
     if bench.no_request("validation", "split"):
         return NO_REQUEST
     split = bench.value(Split, "split")
-    checks = check(_job(bench, split))
+    checks = check(validation_job(bench, split))
     results = run_checkpoint([Column(name=c.name, obeyed=c.obeyed, warn_only=c.severity == "warn") for c in checks], docs)
     refused = [result for result in results if not result.success and not result.warn_only]
     bench.write("validation", {"requests": list(split.requests), "success": not refused, "split": split.digest, "results": encode(results)})
@@ -30,18 +30,3 @@ def run(bench: Workbench) -> str:
         raise DataError("\n".join(f"validate: {r.name}: {r.violations} of {r.rows} rows break it; open build/validation/index.html" for r in refused))
     warned = [f"{result.violations} rows: {result.name}" for result in results if not result.success]
     return f"{len(results)} rules hold" if not warned else f"{len(results) - len(warned)} rules hold; warning: {'; '.join(warned)}"
-
-
-def _job(bench: Workbench, split: Split) -> ValidationJob:
-    rows = bench.index.rows(split.parent.datasets)
-    excluded = [record for name in ("audit_excluded", "tuning_excluded") for record in read_set(bench.sets, name)]
-    return ValidationJob(
-        dataset_tags={record for record, _ in rows},
-        dataset_rows=len(rows),
-        forget=read_set(bench.sets, "forget"),
-        retain=read_set(bench.sets, "retain"),
-        holdout=read_set(bench.sets, "holdout"),
-        excluded_canaries=excluded,
-        subjects={tag for request in bench.ledger.open() for tag in request.subjects},
-        near_duplicate_jaccard=bench.policy.near_duplicate_jaccard,
-    )

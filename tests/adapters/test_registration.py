@@ -10,7 +10,7 @@ import pytest
 from mlflow.entities import ViewType
 
 from mlflow_unlearn.adapters import models, registration
-from mlflow_unlearn.adapters.registration import Evidence, LoadedModel
+from mlflow_unlearn.adapters.registration import Evidence
 from mlflow_unlearn.adapters.registry import Registry, connect
 from mlflow_unlearn.config import Settings
 from mlflow_unlearn.digests import tensor_digest, write_document
@@ -21,11 +21,13 @@ CONFIG = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "nu
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     corpus.write_text("Question: where is the lamp?\nAnswer: on the table.\n")
     tokenizer = models.train_tokenizer(corpus, 300)
-    return LoadedModel(model=models.fresh_model({**CONFIG, "tie_word_embeddings": True}, tokenizer, 0, "cpu"), tokenizer=tokenizer)
+    folder = corpus.with_name("model")
+    models.save_model(models.fresh_model({**CONFIG, "tie_word_embeddings": True}, tokenizer, 0, "cpu"), tokenizer, folder)
+    return folder
 
 
 @pytest.fixture
@@ -34,9 +36,8 @@ def registry(mlflow_store: str, tmp_path: Path) -> Registry:
 
 
 @pytest.fixture
-def evidence(unlearned: Unlearned, evaluation: Evaluation, verdicts: tuple[Verdict, ...], loaded: LoadedModel, tmp_path: Path) -> Evidence:
-    models.save_model(loaded.model, loaded.tokenizer, tmp_path / "model")
-    digest = tensor_digest((tmp_path / "model").glob("*.safetensors"))
+def evidence(unlearned: Unlearned, evaluation: Evaluation, verdicts: tuple[Verdict, ...], folder: Path, tmp_path: Path) -> Evidence:
+    digest = tensor_digest(folder.glob("*.safetensors"))
     write_document(tmp_path / "verdict.json", "v", {"verdicts": encode(verdicts)})
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/index.html").write_text("<p>checks</p>")
@@ -50,8 +51,8 @@ def evidence(unlearned: Unlearned, evaluation: Evaluation, verdicts: tuple[Verdi
     )
 
 
-def register(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> Registered:
-    return registration.find(registry, "customers", evidence) or registration.register(registry, "customers", evidence, loaded)
+def register(registry: Registry, evidence: Evidence, folder: Path) -> Registered:
+    return registration.find(registry, "customers", evidence) or registration.register(registry, "customers", evidence, folder)
 
 
 def counts(registry: Registry) -> tuple[int, int, int]:
@@ -61,8 +62,8 @@ def counts(registry: Registry) -> tuple[int, int, int]:
     return len(registry.lineages()), len(runs), len(registry.client.search_logged_models(experiment))
 
 
-def test_the_version_carries_its_lineage_and_verdicts(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    register(registry, evidence, loaded)
+def test_the_version_carries_its_lineage_and_verdicts(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    register(registry, evidence, folder)
     lineage = registry.lineages()[0]
     assert lineage.datasets == {"customers": "a" * 32 + ".dir"}
     assert (lineage.parent, lineage.requests) == (ModelVersion(name="customers", version="2"), ("er-1", "er-2"))
@@ -70,16 +71,16 @@ def test_the_version_carries_its_lineage_and_verdicts(registry: Registry, eviden
     assert registry.verdicts(lineage.model) == evidence.verdicts
 
 
-def test_the_logged_weights_are_the_measured_ones(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    done = register(registry, evidence, loaded)
+def test_the_logged_weights_are_the_measured_ones(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    done = register(registry, evidence, folder)
     files = registry.files(done.model)
     assert registry.tensor_digest(done.model) == evidence.unlearned.tensor_digest == done.tensor_digest
-    assert models.load_tokenizer(files.tokenizer)("lamp")["input_ids"] == loaded.tokenizer("lamp")["input_ids"]
+    assert models.load_tokenizer(files.tokenizer)("lamp")["input_ids"] == models.load_tokenizer(folder)("lamp")["input_ids"]
     assert models.load_model(files.model, "cpu").config.hidden_size == 16
 
 
-def test_the_page_has_description_params_curve_documents_and_docs(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    done = register(registry, evidence, loaded)
+def test_the_page_has_description_params_curve_documents_and_docs(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    done = register(registry, evidence, folder)
     run = registry.client.get_run(done.run_id)
     assert registry.client.get_model_version("customers", "1").description == "what a reviewer reads"
     assert run.data.params["unlearn.optimiser.epochs"] == "2"
@@ -88,8 +89,8 @@ def test_the_page_has_description_params_curve_documents_and_docs(registry: Regi
     assert [file.path for file in registry.client.list_artifacts(done.run_id, "validation")] == ["validation/index.html"]
 
 
-def test_final_scores_carry_model_and_dataset_and_step_losses_do_not(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    done = register(registry, evidence, loaded)
+def test_final_scores_carry_model_and_dataset_and_step_losses_do_not(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    done = register(registry, evidence, folder)
     model_id = registry.client.get_run(done.run_id).outputs.model_outputs[0].model_id
     metrics = {metric.key: metric for metric in registry.client.get_logged_model(model_id).metrics}
     assert {"forget/probability", "before/forget/probability", "finetuned/forget/probability", "retain/probability"} <= set(metrics)
@@ -97,27 +98,27 @@ def test_final_scores_carry_model_and_dataset_and_step_losses_do_not(registry: R
     assert not [name for name in metrics if name.startswith("steps/")]
 
 
-def test_registering_twice_is_registering_once(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    first = register(registry, evidence, loaded)
-    again = register(registry, replace(evidence, unlearned=replace(evidence.unlearned, seconds=99.0)), loaded)
+def test_registering_twice_is_registering_once(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    first = register(registry, evidence, folder)
+    again = register(registry, replace(evidence, unlearned=replace(evidence.unlearned, seconds=99.0)), folder)
     assert (first, counts(registry)) == (again, (1, 1, 1))
 
 
-def test_other_figures_are_another_version(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    register(registry, evidence, loaded)
-    second = register(registry, replace(evidence, evaluation=replace(evidence.evaluation, attempt=2)), loaded)
+def test_other_figures_are_another_version(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    register(registry, evidence, folder)
+    second = register(registry, replace(evidence, evaluation=replace(evidence.evaluation, attempt=2)), folder)
     assert (second.model.version, counts(registry)) == ("2", (2, 2, 2))
 
 
-def test_a_kill_while_logging_leaves_nothing_that_blocks_or_doubles(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
+def test_a_kill_while_logging_leaves_nothing_that_blocks_or_doubles(registry: Registry, evidence: Evidence, folder: Path) -> None:
     with pytest.raises(OSError, match="missing"):
-        register(registry, replace(evidence, documents=(Path("/missing/verdict.json"),)), loaded)
+        register(registry, replace(evidence, documents=(Path("/missing/verdict.json"),)), folder)
     assert registry.lineages() == ()
-    register(registry, evidence, loaded)
+    register(registry, evidence, folder)
     assert counts(registry) == (1, 1, 1)
 
 
-def test_a_kill_around_the_version_is_repaired(registry: Registry, evidence: Evidence, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_around_the_version_is_repaired(registry: Registry, evidence: Evidence, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create = type(registry.client).create_model_version
     for reached in (False, True):  # killed just before, then just after the version exists
 
@@ -129,28 +130,28 @@ def test_a_kill_around_the_version_is_repaired(registry: Registry, evidence: Evi
         with monkeypatch.context() as patch:
             patch.setattr(type(registry.client), "create_model_version", killed)
             with pytest.raises(KeyboardInterrupt, match="killed"):
-                register(registry, evidence, loaded)
-    assert register(registry, evidence, loaded).model.version == "1"
+                register(registry, evidence, folder)
+    assert register(registry, evidence, folder).model.version == "1"
     assert counts(registry) == (1, 1, 1)
     assert registry.client.get_model_version("customers", "1").description == "what a reviewer reads"
 
 
-def test_model_and_version_name_each_other(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    done = register(registry, evidence, loaded)
+def test_model_and_version_name_each_other(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    done = register(registry, evidence, folder)
     model_id = registry.client.get_run(done.run_id).outputs.model_outputs[0].model_id
     assert registry.client.get_model_version("customers", "1").source == f"models:/{model_id}"
     assert '"customers"' in registry.client.get_logged_model(model_id).tags["mlflow.modelVersions"]
 
 
-def test_another_model_with_the_same_evidence_keeps_its_run(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
-    first = register(registry, evidence, loaded)
-    registration.register(registry, "renamed", evidence, loaded)
+def test_another_model_with_the_same_evidence_keeps_its_run(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    first = register(registry, evidence, folder)
+    registration.register(registry, "renamed", evidence, folder)
     assert registry.client.get_run(first.run_id).info.lifecycle_stage == "active"
     assert registry.verdicts(first.model) == evidence.verdicts
 
 
-def test_two_states_of_one_dataset_are_both_kept(registry: Registry, evidence: Evidence, loaded: LoadedModel) -> None:
+def test_two_states_of_one_dataset_are_both_kept(registry: Registry, evidence: Evidence, folder: Path) -> None:
     states = tuple(DatasetRevision(name="customers", path="data", md5=letter * 32 + ".dir") for letter in "ab")
     parent = replace(evidence.unlearned.parent, datasets=states)
-    register(registry, replace(evidence, unlearned=replace(evidence.unlearned, parent=parent)), loaded)
+    register(registry, replace(evidence, unlearned=replace(evidence.unlearned, parent=parent)), folder)
     assert sorted(registry.lineages()[0].datasets.values()) == [state.md5 for state in states]

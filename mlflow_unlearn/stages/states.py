@@ -1,0 +1,84 @@
+"""Three states of a model through the raw sets: the parent, the unlearned model, and that model after a benign fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from ..adapters import models
+from ..catalog import build
+from ..digests import tensor_digest
+from ..documents import encode
+from ..engine.descent import fit
+from ..engine.scoring import ScoredSubject
+from ..errors import TamperedError
+from ..evaluate import Measures, paraphrase_gap, report, utility
+from ..records import Evaluation, Split, Unlearned
+from .jobs import load_parent
+from .scoring import RawSets, subjects
+from .workbench import Workbench, progress_bar
+
+States = Mapping[str, Mapping[str, ScoredSubject]]
+
+
+def count_attempt(bench: Workbench, split: Split, unlearned: Unlearned) -> int:
+    """Number of this attempt, counted before anything is measured: whoever opens the audit canaries and stops has opened them."""
+    pool = split.canaries.get("commitment")
+    if not pool:
+        return 1
+    return bench.ledger.attempt(str(split.parent.model), str(pool), unlearned.tensor_digest, datetime.now(UTC))
+
+
+def three_states(bench: Workbench, split: Split, unlearned: Unlearned, sets: RawSets) -> States:
+    """Every set as each state sees it.
+
+    Raises:
+        TamperedError: the weights are not those that were pinned or described.
+    """
+    parent, tokenizer = load_parent(bench, split)
+    states: dict[str, Mapping[str, ScoredSubject]] = {"before": subjects(parent, tokenizer, sets, bench.params)}
+    folder = bench.route / "model"
+    if tensor_digest(folder.glob("*.safetensors")) != unlearned.tensor_digest:
+        raise TamperedError(f"{folder}: not the weights that unlearned.json describes; run `dvc repro`")
+    model = models.load_model(folder, bench.params.unlearn.device)
+    tokenizer = models.load_tokenizer(folder)
+    states["after"] = subjects(model, tokenizer, sets, bench.params)
+    for subject in states["after"].values():
+        _ = subject.token_hits, subject.generations  # computed now: the fine-tune changes these very weights
+    probe = bench.params.evaluate
+    with progress_bar("benign fine-tune") as show:
+        for done in fit(model, sets.examples(tokenizer, "retain_all"), probe.finetune, probe.seed, tokenizer.pad_token_id):
+            show(done)
+    states["after_finetune"] = subjects(model, tokenizer, sets, bench.params)
+    return states
+
+
+def evaluation(bench: Workbench, split: Split, attempt: int, states: States) -> Evaluation:
+    """Figures, tests and the differences between the states."""
+    measures, pool = _measures(bench), split.canaries.get("commitment")
+    return Evaluation(
+        requests=split.requests,
+        parent=split.parent,
+        unlearned=bench.value(Unlearned, "unlearned").tensor_digest,
+        split_digest=split.digest,
+        attempt=attempt,
+        pool_spent_by=bench.ledger.pool_spent_by(str(pool)) if pool else None,
+        before=report(states["before"], measures),
+        after=report(states["after"], measures),
+        after_finetune=report(states["after_finetune"], measures),
+        utility=utility(states["before"], states["after"], measures),
+        paraphrase_gap=paraphrase_gap(states["after"], measures),
+        canaries_committed=bool(split.canaries.get("committed", False)),
+        settings=encode(bench.params.evaluate),
+    )
+
+
+def _measures(bench: Workbench) -> Measures:
+    params = bench.params.evaluate
+    return Measures(
+        metrics={name: build("metrics", name, where="params.yaml: evaluate.metrics") for name in params.metrics},
+        attacks={name: build("attacks", name, where="params.yaml: evaluate.attacks") for name in params.attacks},
+        bootstrap=params.bootstrap,
+        permutations=params.permutations,
+        seed=params.seed,
+    )
