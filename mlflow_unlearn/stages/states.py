@@ -13,6 +13,7 @@ from ..engine.descent import fit
 from ..engine.scoring import ScoredSubject
 from ..errors import TamperedError
 from ..evaluate import Measures, paraphrase_gap, report, utility
+from ..protocols import Progress
 from ..records import Evaluation, Split, Unlearned
 from .jobs import load_parent
 from .scoring import RawSets, subjects
@@ -43,14 +44,23 @@ def three_states(bench: Workbench, split: Split, unlearned: Unlearned, sets: Raw
     model = models.load_model(folder, bench.params.unlearn.device)
     tokenizer = models.load_tokenizer(folder)
     states["after"] = subjects(model, tokenizer, sets, bench.params)
-    for subject in states["after"].values():
-        _ = subject.token_hits, subject.generations  # computed now: the fine-tune changes these very weights
+    for name in ("before", "after"):  # now, since the fine-tune changes these very weights
+        _score(states[name], f"scoring {name}")
     probe = bench.params.evaluate
     with progress_bar("benign fine-tune") as show:
         for done in fit(model, sets.examples(tokenizer, "retain_all"), probe.finetune, probe.seed, tokenizer.pad_token_id):
             show(done)
     states["after_finetune"] = subjects(model, tokenizer, sets, bench.params)
+    _score(states["after_finetune"], "scoring after fine-tune")
     return states
+
+
+def _score(found: Mapping[str, ScoredSubject], label: str) -> None:
+    """Ask every question once; the subjects keep what they heard."""
+    with progress_bar(label) as show:
+        for number, subject in enumerate(found.values(), start=1):
+            _ = subject.token_hits, subject.generations
+            show(Progress(step=number, steps=len(found)))
 
 
 def evaluation(bench: Workbench, split: Split, attempt: int, states: States) -> Evaluation:

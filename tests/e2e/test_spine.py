@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-import zlib
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -140,6 +142,9 @@ def test_no_name_or_id_of_a_person_is_anywhere_but_in_the_data(spine: Project) -
     spine.must("git", "add", "-A")
     found = [path for path in holders(spine.folder, sentinels) if not path.startswith(allowed)]
     assert found == []
+    objects = git_objects(spine)
+    assert b"mlflow-unlearn stage trace" in objects, "the search must be able to read what git holds"
+    assert not [sentinel for sentinel in sentinels if sentinel in objects]
     dataset_objects = cache_objects_of_datasets(spine)
     assert set(holders(spine.folder / ".dvc/cache", sentinels)) <= dataset_objects
 
@@ -168,14 +173,19 @@ def holders(folder: Path, sentinels: list[bytes]) -> list[str]:
 
 
 def contents(path: Path) -> list[bytes]:
-    """The raw bytes, and what they say once git objects are inflated and Parquet is decoded."""
+    """The raw bytes, and what they say once Parquet is decoded and archives are opened."""
     raw = path.read_bytes()
-    unpacked = [raw]
-    if "/objects/" in path.as_posix():
-        try:
-            unpacked.append(zlib.decompress(raw))
-        except zlib.error:
-            unpacked.append(b"")
     if raw[:4] == b"PAR1":
-        unpacked.append(json.dumps(parquet.read_table(path).to_pylist(), default=str).encode())
-    return unpacked
+        return [raw, json.dumps(parquet.read_table(path).to_pylist(), default=str).encode()]
+    if raw[:2] == b"\x1f\x8b":
+        return [raw, gzip.decompress(raw)]
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return [raw, *(archive.read(name) for name in archive.namelist())]
+    return [raw]
+
+
+def git_objects(project: Project) -> bytes:
+    """Every object of the repository, loose or packed, inflated."""
+    command = ["git", "cat-file", "--batch-all-objects", "--batch"]
+    return subprocess.run(command, cwd=project.folder, capture_output=True, check=True).stdout
