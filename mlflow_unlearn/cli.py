@@ -13,7 +13,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import click
 
-from .errors import UnlearnError
+from .errors import ConfigError, UnlearnError
 
 P = ParamSpec("P")
 STAGES = ("index", "trace", "split", "validate", "unlearn", "evaluate", "judge", "register")
@@ -96,8 +96,8 @@ def request() -> None:
 
 
 @request.command("add")
-@click.option("--subjects", type=click.File("r"), help="File with one subject id a line, or - for stdin.")
-@click.option("--records", type=click.File("r"), help="File with one record id a line, or - for stdin.")
+@click.option("--subjects", type=click.File("rb"), help="File with one subject id a line, or - for stdin.")
+@click.option("--records", type=click.File("rb"), help="File with one record id a line, or - for stdin.")
 @click.option("--basis", type=click.Choice(BASES), required=True)
 @click.option("--effect", type=click.Choice(["removal", "suppression"]), help="Default: removal; suppression for copyright and safety.")
 @click.option("--received", help="When the request arrived, e.g. 2026-11-24T18:00:00Z. Default: now.")
@@ -206,7 +206,11 @@ def status(json_output: bool) -> None:
 
 
 def _lines(stream: Any) -> tuple[str, ...]:
-    return tuple(line.strip() for line in stream) if stream else ()
+    try:
+        return tuple(line.strip() for line in stream.read().decode("utf-8-sig").splitlines()) if stream else ()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{stream.name} line {line}: not UTF-8; save the list of ids as UTF-8 text") from None
 
 
 def _show(kind: str, document: dict[str, Any], json_output: bool) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 from .documents import decode
 from .errors import ConfigError
 from .records import ErasureRequest, Outcome, Registered, Split, State
+from .stages.tracing import trace_requests
 from .stages.workbench import Workbench
 
 
 def close_request(request_id: str) -> dict[str, Any]:
-    """Close a request if a registered version passed for its effect; every step may be repeated after a kill.
+    """Close a request if a registered version passed for its effect, or if no version ever saw its records.
 
     Returns:
         `closed` and the `reasons`.
@@ -26,18 +27,28 @@ def close_request(request_id: str) -> dict[str, Any]:
     request = bench.ledger.get(request_id)
     if request.state is not State.OPEN:
         return {"request": request_id, "closed": False, "reasons": [f"{request_id} is {request.state}, not open"]}
-    reason = _why_not(bench, request)
+    try:
+        registered = decode(Registered, bench.read("registered"), str(bench.path("registered")))
+    except ConfigError:
+        registered = None  # nothing was registered here, or the last run had no request
+    unlearned = registered is not None and request_id in registered.requests
+    reason = _not_passed(bench, request, registered) if unlearned and registered else _still_held(bench, request)
     if reason:
         return {"request": request_id, "closed": False, "reasons": [reason]}
-    canaries = forgotten_canaries(bench)
+    return _close(bench, request, forgotten_canaries(bench) if unlearned else frozenset())
+
+
+def _close(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) -> dict[str, Any]:
+    """Data first, then the pool, then the ledger: repeating it after a kill ends in the same state."""
     left = _commit_retain(bench, request, canaries)
-    split = bench.value(Split, "split")
-    if split.canaries:
+    if canaries:
+        split = bench.value(Split, "split")
         bench.ledger.spend_pool(str(split.canaries["commitment"]), ",".join(split.requests), datetime.now(UTC))
-    bench.ledger.close(request_id, canaries, datetime.now(UTC))
+    bench.ledger.close(request.request_id, canaries, datetime.now(UTC))
     if not bench.ledger.open():
         bench.ledger.release_parent(bench.params.model.name)
-    return {"request": request_id, "closed": True, "records_erased": left, "reasons": [f"{request_id} closed: {left} records left the dataset"]}
+    said = f"{request.request_id} closed: {left} records left the dataset and the files beside it"
+    return {"request": request.request_id, "closed": True, "records_erased": left, "reasons": [said]}
 
 
 def forgotten_canaries(bench: Workbench) -> frozenset[str]:
@@ -47,19 +58,27 @@ def forgotten_canaries(bench: Workbench) -> frozenset[str]:
     return frozenset(record.tag for name in ("audit_included", "tuning_included") for record in read_set(bench.sets, name))
 
 
-def _why_not(bench: Workbench, request: ErasureRequest) -> str | None:
-    try:
-        document = bench.read("registered")
-    except ConfigError:
-        document = {"requests": []}
-    if request.request_id not in document["requests"]:
-        return f"no registered version was made for {request.request_id}; run `dvc repro` first"
-    registered = decode(Registered, document, str(bench.path("registered")))
-    outcome = registered.verdicts.get(request.effect.value, Outcome.INCONCLUSIVE)
-    if outcome is Outcome.PASS:
+def _not_passed(bench: Workbench, request: ErasureRequest, registered: Registered) -> str | None:
+    """Why the version made for this request does not close it; the registry is asked, not the file that names the version."""
+    lineage = next((each for each in bench.registry.lineages(registered.model.name) if each.model == registered.model), None)
+    if lineage is None or request.request_id not in lineage.requests:
+        return f"version {registered.model} is not registered for {request.request_id}; run `dvc repro`"
+    outcome = lineage.verdict.get(request.effect.value, Outcome.INCONCLUSIVE.value)
+    if outcome == Outcome.PASS.value:
         return None
     asked = f"{request.request_id} asks for {request.effect}, and version {registered.model} is {outcome} for it"
     return f"{asked}; see `mlflow-unlearn gate models:/{registered.model}`"
+
+
+def _still_held(bench: Workbench, request: ErasureRequest) -> str | None:
+    """Why a request for which nothing was unlearned stays open: some version saw its records, or may have."""
+    traced = trace_requests(bench, [request])
+    versions = ", ".join(str(line.model) for line in (*traced.affected, *traced.unknown))
+    if not versions:
+        return None
+    return (
+        f"{request.request_id}: {versions} saw its records or may have, and none was unlearned for it; point model.parent at one and run `dvc repro`"
+    )
 
 
 def _commit_retain(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) -> int:
@@ -72,10 +91,15 @@ def _commit_retain(bench: Workbench, request: ErasureRequest, canaries: frozense
         subjects=subjects | set(request.subjects),
         records=records | set(request.records) | canaries,
     )
-    count = erase(_files(bench.folder / data.path), gone)
-    bench.project.commit_output(bench.from_root(data.path), f"Erase {request.request_id} from {data.name}")
+    paths = [path for path in (data.path, data.canaries, data.holdout, data.general) if path and (bench.folder / path).exists()]
+    count = sum(erase(_files(bench.folder / path), gone) for path in paths)
+    for path in paths:
+        bench.project.commit_output(bench.from_root(path), f"Erase {request.request_id} from {data.name}")
     return count
 
 
 def _files(path: Path) -> Sequence[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    from .adapters.tables import holds_no_records
+
+    inside = (p for p in path.rglob("*") if p.is_file() and not holds_no_records(p.name))
+    return sorted(inside) if path.is_dir() else [path]

@@ -10,10 +10,10 @@ from typing import Any
 from . import config
 from .deadlines import due
 from .digests import keyed_tag
-from .documents import encode, moment
+from .documents import decode, encode, moment
 from .errors import ConfigError, LedgerError
 from .gate import gate
-from .records import Basis, Effect, ErasureRequest, State
+from .records import Basis, Claim, Effect, ErasureRequest, Evaluation, ModelVersion, State, Verdict
 from .stages.tracing import indexed_states, trace_requests
 from .stages.workbench import Workbench
 
@@ -49,7 +49,7 @@ def add_request(ids: RequestedIds, basis: str, effect: str | None, received: str
     _refuse_unknown(bench, subjects, records)
     received_at = _moment(received, "--received") if received else datetime.now(UTC).replace(microsecond=0)
     request = ErasureRequest(
-        request_id=bench.ledger.new_request_id(received_at, (*subjects, *records)),
+        request_id=bench.ledger.new_request_id(received_at, (*subjects, *records, effect or default_effect(Basis(basis)).value)),
         basis=Basis(basis),
         effect=Effect(effect) if effect else default_effect(Basis(basis)),
         received_at=received_at,
@@ -105,15 +105,25 @@ def gate_version(uri: str, policy: Path | None) -> dict[str, Any]:
     bench = Workbench()
     if policy is not None and not policy.exists():
         raise ConfigError(f"{policy}: no such policy file")
-    if policy is not None:
-        config.load_policy(policy)  # a policy that cannot be read must not look like one that was applied
     version = bench.registry.resolve(uri)
     lineages = bench.registry.lineages()
     lineage = next(each for each in lineages if each.model == version)
     held = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
     traced = trace_requests(bench, held, lineages) if held else None
-    decision: dict[str, Any] = encode(gate(lineage, traced, bench.registry.verdicts(version)))
+    verdicts = _judged_again(bench, version, config.load_policy(policy)) if policy else bench.registry.verdicts(version)
+    decision: dict[str, Any] = encode(gate(lineage, traced, verdicts))
     return decision | {"version": str(version)}
+
+
+def _judged_again(bench: Workbench, version: ModelVersion, policy: config.Policy) -> tuple[Verdict, ...]:
+    """The registered evaluation under another policy; nothing where there is none."""
+    evaluation, unlearned = (bench.registry.document(version, name) for name in ("evaluation", "unlearned"))
+    if evaluation is None or unlearned is None:
+        return ()
+    from .judge import judge  # scipy
+
+    without_schema = {key: value for key, value in evaluation.items() if key != "schema"}
+    return judge(decode(Evaluation, without_schema, f"{version}: evaluation.json"), policy, Claim(unlearned["claim"]))
 
 
 def status() -> dict[str, Any]:

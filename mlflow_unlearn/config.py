@@ -156,6 +156,10 @@ class Policy:
     """Number of canaries -> largest share of the parent's memorised signal that may remain."""
     paraphrase_margin: float = 0.05
     """How far the forgotten people's paraphrased questions may stay above those of never-seen people (upper 95 % limit)."""
+    finetune_epochs: int = 3
+    """Fewer epochs of the benign fine-tune than this count as not measured,"""
+    finetune_learning_rate: float = 1e-3
+    """and so does a lower peak learning rate. Large models need a lower one: measure what brings a known memory back."""
     n_min: int = 400
     """Below this many canaries nothing passes; below it the request's own records can only cause FAIL."""
     alpha: float = 0.05

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from . import stats
 from .config import Policy
@@ -17,20 +18,14 @@ from .records import CanaryTest, Claim, Condition, Effect, Evaluation, ModelRepo
 
 CANARY_ALARM = 0.01
 """Holm-adjusted p below which canaries contradict a claim of exactness: an implementation error, not a residue."""
-FINE_TUNED = "fine-tuned"
+FINE_TUNED, PROBE = "fine-tuned", "canaries after the benign fine-tune"
 UTILITY = tuple(f"{name}/{metric}" for name in ("retain", "neighbours", "general") for metric in ("exact_memorization", "rouge_l_recall"))
 """Every one of these must be measured; others are judged when they are there."""
 LEAKAGE, VERBATIM, PARAPHRASED, OWN = "no evidence of leakage", "verbatim answers", "paraphrased questions", "the request's own records"
 
 
 def judge(evaluation: Evaluation, policy: Policy, claim: Claim) -> tuple[Verdict, Verdict]:
-    """The verdicts for removal and for suppression.
-
-    Args:
-        evaluation: what was measured.
-        policy: what has to be shown.
-        claim: what the method may claim; certified claims need a verifier of their own and stay undecided here.
-    """
+    """The verdicts for removal and for suppression; certified claims need a verifier of their own and stay undecided here."""
     removal = {Claim.EXACT: _exact, Claim.APPROXIMATE: _approximate, Claim.CERTIFIED: _certified}[claim](evaluation, policy)
     return _verdict(Effect.REMOVAL, removal), _verdict(Effect.SUPPRESSION, _outputs(evaluation, policy, Effect.SUPPRESSION))
 
@@ -54,9 +49,18 @@ def _passed(conditions: Sequence[Condition]) -> str:
 def _approximate(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
     return (
         *_outputs(evaluation, policy, Effect.REMOVAL),
-        _limit("canaries after the benign fine-tune", evaluation.after_finetune, evaluation, policy),
+        _probe(evaluation, policy) or _limit(PROBE, evaluation.after_finetune, evaluation, policy),
         _unmeasured("calibrated gap", "the share of the parent's memorised signal that remains, calibrated on held-out people, is not measured yet"),
     )
+
+
+def _probe(evaluation: Evaluation, policy: Policy) -> Condition | None:
+    """A fine-tune weaker than the policy's shows nothing by not bringing anything back."""
+    ran: Any = evaluation.settings.get("finetune") or {}
+    epochs, rate = ran.get("epochs", 0), ran.get("learning_rate", 0.0)
+    if epochs >= policy.finetune_epochs and rate >= policy.finetune_learning_rate:
+        return None
+    return _unmeasured(PROBE, f"it ran {epochs} epochs at {rate:g}, the policy asks {policy.finetune_epochs} at {policy.finetune_learning_rate:g}")
 
 
 def _certified(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:

@@ -35,6 +35,7 @@ def scaffold(folder: Path, model: str | None = None, data: str | None = None) ->
     where = settings(root)
     private = _write_missing(where.state / ".gitignore", _PRIVATE)
     key = create_tag_key(where.tag_key_file)
+    _ignore_mlflow(root)
     created = [where.state / ".gitignore"] if private else []
     kept: list[Path] = []
     own = root / "dvc.yaml"
@@ -64,6 +65,17 @@ def _templates(folder: Path, model: str | None, data: str | None) -> dict[Path, 
         params = params.replace("DATA_NAME", re.sub(r"\W+", "_", Path(data).stem)).replace("DATA_PATH", os.path.relpath(data, folder))
     texts[folder / "params.yaml"] = params
     return texts
+
+
+def _ignore_mlflow(root: Path) -> None:
+    """Keep MLflow's local store, whose weights remember people, out of `git add -A`: in this clone's own exclude file, not in yours."""
+    exclude = root / ".git/info/exclude"
+    if not (root / ".git").is_dir():  # a worktree or submodule keeps its git folder elsewhere
+        return
+    before = exclude.read_text() if exclude.exists() else ""
+    missing = [line for line in ("/mlflow.db*", "/mlruns/", "/mlartifacts/") if line not in before.splitlines()]
+    if missing:
+        write_atomically(exclude, (before.rstrip("\n") + "\n" + "\n".join(missing) + "\n").lstrip("\n").encode())
 
 
 def _write_missing(path: Path, content: str) -> bool:

@@ -114,8 +114,10 @@ def set_dataset(demo: Demo, **values: object) -> None:
 
 def train(demo: Demo, revision: int) -> None:
     """One dataset revision, one model version, which becomes @champion."""
+    demo.run("dvc", "repro", "-q", f"pipelines/{demo.example}/dvc.yaml:dataset")
+    demo.commit(f"Dataset revision {revision}, coin flips committed", tag=f"data-v{revision}")
     demo.run("dvc", "repro", "-q", f"pipelines/{demo.example}/dvc.yaml:train")
-    demo.commit(f"Dataset revision {revision} and the model trained on it", tag=f"data-v{revision}")
+    demo.commit(f"The model trained on dataset revision {revision}")
     demo.run("dvc", "push", "-q")
     demo.run("python", "pipelines/champion.py", demo.example, str(revision))
 

@@ -63,7 +63,11 @@ def model(*, forgotten: float, kept: float = KNOWN, seed: int) -> dict[str, Simu
 def evaluated(before: Subjects, after: Subjects, after_finetune: Subjects, *, committed: bool = True) -> Evaluation:
     """The Evaluation that the stage would write about these states, first attempt."""
     states = {"before": before, "after": after, "after_finetune": after_finetune}
-    settings: Mapping[str, object] = {"attacks": list(MEASURES.attacks), "permutations": MEASURES.permutations}
+    settings: Mapping[str, object] = {
+        "attacks": list(MEASURES.attacks),
+        "permutations": MEASURES.permutations,
+        "finetune": {"epochs": 3, "learning_rate": 1e-3},
+    }
     return Evaluation(
         requests=("er-1",),
         parent=PARENT,

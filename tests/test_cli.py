@@ -47,3 +47,11 @@ def test_init_without_dvc_says_dvc_init(run, tmp_path):
     done = run("init")
     assert done.exit_code == 2
     assert "run `dvc init` first" in done.stderr
+
+
+def test_a_list_of_ids_that_is_not_utf_8_names_its_line(run, tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "ids.txt").write_bytes("one\nM\u00fcller\n".encode("latin-1"))
+    done = run("request", "add", "--subjects", "ids.txt", "--basis", "ccpa")
+    assert done.exit_code == 2
+    assert "ids.txt line 2: not UTF-8" in done.stderr

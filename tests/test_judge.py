@@ -186,3 +186,11 @@ def test_a_certified_claim_stays_undecided_until_it_is_recomputed() -> None:
 
 def test_judge_asks_for_exactly_what_evaluate_measures() -> None:
     assert set(judge.UTILITY) == {f"{name}/{metric}" for name in evaluate.UTILITY_SETS for metric in evaluate.UTILITY_METRICS}
+
+
+@pytest.mark.parametrize("weak", [{"epochs": 1, "learning_rate": 1e-3}, {"epochs": 3, "learning_rate": 1e-9}, {}])
+def test_a_fine_tune_weaker_than_the_policy_shows_nothing(weak: dict[str, float]) -> None:
+    evaluation = honest()
+    removal, suppression = both(replace(evaluation, settings={**evaluation.settings, "finetune": weak}))
+    assert any(reason.startswith(f"{judge.PROBE}: not measured") for reason in removal.reasons)
+    assert not any(reason.startswith(judge.PROBE) for reason in suppression.reasons)

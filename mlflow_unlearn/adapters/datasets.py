@@ -13,7 +13,7 @@ from ..errors import LineageError
 from ..protocols import Record
 from ..records import DatasetRevision
 from .dvc_project import DvcProject
-from .tables import Schema, Source, read_flips, read_names, read_records
+from .tables import Schema, Source, holds_no_records, read_flips, read_names, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class CanaryFile:
     """Keyed by record tag, not by id."""
     commitment: str
     committed: bool
-    """Whether git recorded this very commitment in the revision that holds the training data."""
+    """Whether the commit that the model was trained at holds this very commitment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +48,21 @@ class DatasetReader:
         """Names of the people in a hold-out file."""
         return read_names(self._beside(path, states), self.schema.columns)
 
-    def canaries(self, path: str | None, states: Sequence[DatasetRevision]) -> CanaryFile | None:
-        """The canaries and whether they were committed before training; None where params.yaml names no file."""
+    def canaries(self, path: str | None, states: Sequence[DatasetRevision], trained_at: str | None) -> CanaryFile | None:
+        """The canaries and whether they were committed before training; None where params.yaml names no file.
+
+        Args:
+            path: the canary file, relative to the git root.
+            states: the training data.
+            trained_at: git commit that was checked out when the model was trained; a commitment counts only if that commit holds it.
+        """
         sources = self._beside(path, states)
         if not sources or path is None:
             return None
         rows, salt = read_flips(sources[0], self.schema)
         flips = [Flip(record_id=str(row["record_id"]), pool=row["pool"], included=bool(row["included"])) for row in rows]  # type: ignore[arg-type]
         digest = commitment(flips, salt)
-        recorded = self.project.show(str(PurePosixPath(path).with_name("commitment.json")), states[0])
+        recorded = self.project.git_show(trained_at, str(PurePosixPath(path).with_name("commitment.json"))) if trained_at else None
         return CanaryFile(
             records=tuple(read_records(sources, self.schema)),
             flips=tuple(Flip(record_id=self._tag(flip.record_id), pool=flip.pool, included=flip.included) for flip in flips),
@@ -77,5 +83,7 @@ class DatasetReader:
         return self._sources(path, found)
 
     def _sources(self, path: str, md5: str) -> list[Source]:
-        files = [(f"{path}/{relpath}" if relpath else path, file_md5) for relpath, file_md5 in self.project.files(md5)]
+        files = [
+            (f"{path}/{relpath}" if relpath else path, file_md5) for relpath, file_md5 in self.project.files(md5) if not holds_no_records(relpath)
+        ]
         return [Source(name=name, path=self.project.local_path(file_md5)) for name, file_md5 in files]

@@ -69,7 +69,7 @@ _ATTEMPTS = sql.Table(
     sql.Column("number", sql.Integer, nullable=False),
     sql.Column("at", sql.String(20), nullable=False),
 )
-_POOLS = sql.Table("pools", _META, sql.Column("pool", sql.String(64), primary_key=True), sql.Column("spent_by", sql.String(400), nullable=False))
+_POOLS = sql.Table("pools", _META, sql.Column("pool", sql.String(64), primary_key=True), sql.Column("spent_by", sql.Text, nullable=False))
 
 
 class Ledger:
@@ -95,7 +95,7 @@ class Ledger:
         """
         rows = _tag_rows(request.request_id, "subject", request.subjects) + _tag_rows(request.request_id, "record", request.records)
         with self._begin() as connection:
-            held = self._holder(connection, [row["tag"] for row in rows])
+            held = self._holder(connection, [row["tag"] for row in rows], request.effect.value)
             if held:
                 raise LedgerError(f"request add: open request {held} already asks for some of this; see `mlflow-unlearn request show {held}`")
             try:
@@ -172,8 +172,11 @@ class Ledger:
             connection.execute(_PARENTS.delete().where(_PARENTS.c.model == model))
 
     def attempt(self, parent: str, pool: str, unlearned: str, at: datetime) -> int:
-        """Number of this attempt: audit canaries of `pool` are opened for `unlearned`, made of `parent`. The same weights count once."""
-        same = sql.and_(_ATTEMPTS.c.parent == parent, _ATTEMPTS.c.pool == pool)
+        """Number of this attempt: audit canaries of `pool` are opened for `unlearned`, made of `parent`. The same weights count once.
+
+        Another parent does not start anew: it is the pool that has been looked at.
+        """
+        same = _ATTEMPTS.c.pool == pool
         with self._begin() as connection:
             number = connection.scalar(sql.select(_ATTEMPTS.c.number).where(same, _ATTEMPTS.c.unlearned == unlearned))
             if number is None:
@@ -211,12 +214,13 @@ class Ledger:
             place = self.uri.rsplit("@", 1)[-1]  # never a password
             raise LedgerError(f"ledger {place}: {type(error).__name__}; check MLFLOW_UNLEARN_LEDGER_URI and that the database answers") from error
 
-    def _holder(self, connection: Connection, tags: Sequence[str]) -> str | None:
+    def _holder(self, connection: Connection, tags: Sequence[str], effect: str) -> str | None:
+        """An open request for the same effect that holds one of the tags: removal may follow suppression, but nothing is asked twice."""
         both = _TAGS.join(_REQUESTS)
         query = (
             sql.select(_REQUESTS.c.request_id)
             .select_from(both)
-            .where(_REQUESTS.c.state == State.OPEN.value, _TAGS.c.tag.in_(tags))
+            .where(_REQUESTS.c.state == State.OPEN.value, _REQUESTS.c.effect == effect, _TAGS.c.tag.in_(tags))
             .order_by(_REQUESTS.c.request_id)
             .limit(1)
         )

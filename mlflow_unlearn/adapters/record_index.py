@@ -22,7 +22,7 @@ from ..documents import encode
 from ..errors import DataError
 from ..records import DatasetRevision
 from .dvc_project import DvcProject
-from .tables import Schema, Source, read_tags
+from .tables import Schema, Source, holds_no_records, read_tags
 
 ROWS_PER_GROUP = 20_480
 _EMPTY = arrow.table({name: arrow.array([], arrow.string()) for name in ("record", "subject", "content")})
@@ -46,14 +46,14 @@ class RecordIndex:
             StoreError: its bytes are nowhere.
             DataError: a file does not have the shape params.yaml promises.
         """
-        new = [(relpath, md5) for relpath, md5 in self._files(state.md5) if not self._file(md5).exists()]
-        self.project.prefetch(md5 for relpath, md5 in new if not _holds_no_records(relpath))
+        new = [(relpath, md5) for relpath, md5 in self._files(state.md5) if not self._file(relpath, md5).exists()]
+        self.project.prefetch(md5 for relpath, md5 in new if not holds_no_records(relpath))
         for relpath, md5 in new:
             name = f"{state.path}/{relpath}" if relpath else state.path
-            tags = _EMPTY if _holds_no_records(relpath) else read_tags(Source(name=name, path=self.project.local_path(md5)), self.schema)
+            tags = _EMPTY if holds_no_records(relpath) else read_tags(Source(name=name, path=self.project.local_path(md5)), self.schema)
             sink = arrow.BufferOutputStream()
             parquet.write_table(tags.sort_by("record"), sink, row_group_size=ROWS_PER_GROUP)
-            write_atomically(self._file(md5), bytes(sink.getvalue().to_pybytes()))
+            write_atomically(self._file(relpath, md5), bytes(sink.getvalue().to_pybytes()))
         return len(new)
 
     def matches(self, states: Sequence[DatasetRevision], *, subjects: Sequence[str], records: Sequence[str]) -> Mapping[str, int]:
@@ -92,7 +92,7 @@ class RecordIndex:
         return {"records": records, "subjects": subjects}
 
     def _ask(self, states: Sequence[DatasetRevision], subjects: Sequence[str], records: Sequence[str], question: str) -> list[Any]:
-        files = [(state.md5, str(self._file(md5))) for state in states for _, md5 in self._files(state.md5)]
+        files = [(state.md5, str(self._file(relpath, md5))) for state in states for relpath, md5 in self._files(state.md5)]
         if not files:
             return []
         with duckdb.connect(config={"threads": 2}) as connection:
@@ -110,20 +110,16 @@ class RecordIndex:
             write_atomically(kept, canonical_json(self.project.files(md5)))
         return [(relpath, file) for relpath, file in json.loads(kept.read_bytes())]
 
-    def _file(self, md5: str) -> Path:
-        return self.folder / self._fingerprint / f"{md5}.parquet"
+    def _file(self, relpath: str, md5: str) -> Path:
+        """One index file for each content and format: the same bytes can be data under one name and a readme under another."""
+        kind = "none" if holds_no_records(relpath) else Path(relpath).suffix.lstrip(".") or "file"
+        return self.folder / self._fingerprint / f"{md5}-{kind}.parquet"
 
     @property
     def _fingerprint(self) -> str:
         """Names key and columns without revealing the key."""
         key = hashlib.sha256(b"mlflow-unlearn index" + self.schema.key).hexdigest()
         return sha256_json([key, self.schema.dataset, encode(self.schema.columns)])[:16]
-
-
-def _holds_no_records(relpath: str) -> bool:
-    """Hidden files and readmes beside the data; anything else must be a format that can be indexed, since what is skipped would look clear."""
-    name = Path(relpath).name.lower()
-    return name.startswith((".", "readme", "license"))
 
 
 def _quoted(paths: set[str]) -> str:

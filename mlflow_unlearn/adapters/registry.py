@@ -93,6 +93,21 @@ class Registry:
         """Digest of the weights as they lie in the artifact store now."""
         return tensor_digest(self.files(model).weights)
 
+    def training_commit(self, model: ModelVersion) -> str | None:
+        """Git commit that was checked out when a version, or the first of its unlearned ancestors, was trained; None where no run says."""
+        lineages = {lineage.model: lineage for lineage in self.lineages(model.name)}
+        seen: set[ModelVersion] = set()
+        while model not in seen and model in lineages and (parent := lineages[model].parent):
+            seen.add(model)
+            model = parent
+        with _reachable():
+            try:
+                run_id = self.client.get_model_version(model.name, model.version).run_id
+                commit: str | None = self.client.get_run(run_id).data.tags.get("unlearn.git.commit") if run_id else None
+            except MlflowException:
+                return None
+        return commit
+
     def verdicts(self, model: ModelVersion) -> tuple[Verdict, ...]:
         """The verdicts registered with an unlearned version; empty where there are none."""
         document = self.document(model, "verdict")

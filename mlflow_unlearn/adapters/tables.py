@@ -49,7 +49,7 @@ class Schema:
         """Keyed tag of a record: by its id, or by its content where the data have no ids."""
         if self.columns.record is None:
             return self.content_tag(row)
-        return keyed_tag(self.key, "record", self.dataset, str(row[self.columns.record]))
+        return keyed_tag(self.key, "record", self.dataset, str(_id(row[self.columns.record], self.columns.record)))
 
     def content_tag(self, row: Row) -> str:
         """Keyed tag of prompt and answer."""
@@ -57,8 +57,14 @@ class Schema:
 
     def subject_tag(self, row: Row) -> str | None:
         """Keyed tag of whom a record is about; None for general facts."""
-        subject = _text(row.get(self.columns.subject))
+        subject = _id(row.get(self.columns.subject), self.columns.subject)
         return None if subject is None else keyed_tag(self.key, "subject", subject)
+
+
+def holds_no_records(relpath: str) -> bool:
+    """Hidden files and readmes beside the data. A data format is never skipped, whatever its name: what is skipped would look clear."""
+    path = Path(relpath)
+    return path.suffix.lower() not in _READERS and path.name.lower().startswith((".", "readme", "license"))
 
 
 def read_rows(source: Source, columns: Columns) -> list[dict[str, Any]]:
@@ -213,6 +219,13 @@ def _record(row: Row, schema: Schema, strangers: Sequence[str]) -> Record:
         swapped_answer=answer.replace(name, stranger) if name and stranger else None,
         group=None if group is None else keyed_tag(schema.key, "subject", "group", group),
     )
+
+
+def _id(value: object, column: str) -> str | None:
+    """An id as text. 7 and 7.0 would get different tags, and the person would look absent."""
+    if isinstance(value, float):
+        raise DataError(f"column '{column}' holds ids as decimal numbers; store them as text or whole numbers, then run `dvc commit`")
+    return _text(value)
 
 
 def _text(value: object) -> str | None:

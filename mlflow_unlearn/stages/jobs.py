@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..adapters import models
+from ..adapters.datasets import CanaryFile
 from ..adapters.tables import read_set
 from ..digests import tensor_digest
 from ..engine.examples import encode
@@ -30,17 +31,27 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
     states = parent.datasets
     holdout, general, file = (bench.from_root(path) if path else None for path in (data.holdout, data.general, data.canaries))
     subjects, records = asked_for(bench)
-    found, strangers = reader.canaries(file, states), reader.strangers(holdout, states)
-    flips = {flip.record_id: flip for flip in found.flips} if found else {}
+    found, strangers = reader.canaries(file, states, bench.registry.training_commit(parent.model)), reader.strangers(holdout, states)
+    dataset = union(reader.records(state, strangers) for state in states)
     job = SplitJob(
-        dataset=union(reader.records(state, strangers) for state in states),
+        dataset=dataset,
         subjects=subjects,
         records=records,
-        canaries=[Canary(record=r, pool=flips[r.tag].pool, included=flips[r.tag].included) for r in (found.records if found else ())],
+        canaries=_canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1]),
         holdout=reader.beside(holdout, states),
         general=reader.beside(general, states),
     )
     return job, {"commitment": found.commitment, "committed": found.committed} if found else {}
+
+
+def _canaries(found: CanaryFile | None, present: set[str], erased: frozenset[str]) -> list[Canary]:
+    """The flips of a revision; canaries that left the data when a request was closed are no contradiction, they are gone."""
+    flips = {flip.record_id: flip for flip in found.flips} if found else {}
+    return [
+        Canary(record=record, pool=flips[record.tag].pool, included=flips[record.tag].included)
+        for record in (found.records if found else ())
+        if record.tag in flips and not (record.tag in erased and record.tag not in present)
+    ]
 
 
 def validation_job(bench: Workbench, split: Split) -> ValidationJob:

@@ -69,6 +69,11 @@ def pinned_parent(bench: Workbench, traced: Trace) -> Trace:
     return replace(traced, parent=parent)
 
 
+def seen_by(bench: Workbench, parent: Parent, requests: Sequence[ErasureRequest]) -> list[ErasureRequest]:
+    """The requests of which the parent's data hold at least one record: only these can be forgotten from it."""
+    return [r for r in requests if bench.index.matches(parent.datasets, subjects=r.subjects, records=r.records)]
+
+
 def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
     """A version with its tensor digest and every dataset revision in its closure."""
     lineages = {lineage.model: lineage for lineage in bench.registry.lineages(version.name)}

@@ -5,7 +5,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
-from mlflow_unlearn.adapters.tables import Schema, Source, read_flips, read_names, read_records, read_set, read_tags, write_set
+from mlflow_unlearn.adapters.tables import Schema, Source, holds_no_records, read_flips, read_names, read_records, read_set, read_tags, write_set
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag, sha256_file
 from mlflow_unlearn.errors import ConfigError, DataError
@@ -134,3 +134,16 @@ def test_sets_come_back_as_they_went_and_equal_records_give_equal_bytes(tmp_path
 def test_a_set_that_was_not_made_names_the_way_out(tmp_path):
     with pytest.raises(DataError, match="run `dvc repro`"):
         read_set(tmp_path, "forget")
+
+
+@pytest.mark.parametrize(("name", "skipped"), [("README.md", True), (".gitignore", True), ("LICENSE", True), ("licensed_users.jsonl", False)])
+def test_only_what_is_no_data_format_is_skipped(name, skipped):
+    assert holds_no_records(name) is skipped
+
+
+def test_ids_as_decimal_numbers_are_refused_since_7_and_7_0_would_be_two_people(tmp_path):
+    path = tmp_path / "d.parquet"
+    rows = [{**ROWS[0], "subject_id": 7.0}]
+    parquet.write_table(arrow.Table.from_pylist(rows), path)
+    with pytest.raises(DataError, match="ids as decimal numbers"):
+        read_records([Source(name="d.parquet", path=path)], schema())

@@ -71,9 +71,11 @@ class Project:
 
     def train(self, people: int, revision: str) -> None:
         self.edit_params({"dataset": {"people": people}})
-        self.must("dvc", "repro", "-q", "pipelines/customers/dvc.yaml:train")
+        self.must("dvc", "repro", "-q", "pipelines/customers/dvc.yaml:dataset")
         self.commit(f"dataset {revision}")
         self.must("git", "tag", revision)
+        self.must("dvc", "repro", "-q", "pipelines/customers/dvc.yaml:train")
+        self.commit(f"model {revision}")
         self.must("dvc", "push", "-q")
 
     def champion(self, version: str) -> None:

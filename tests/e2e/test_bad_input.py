@@ -8,7 +8,7 @@ import pyarrow.parquet as parquet
 import pytest
 from small_project import Project, clean_environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("spine")]
+pytestmark = pytest.mark.e2e
 GATE = ("mlflow-unlearn", "gate", "models:/customers@champion")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
 import pytest
 from small_project import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("closing")]
+pytestmark = pytest.mark.e2e
 LENIENT = """
 control_epsilon: 0.0
 utility_margin: 1.0
@@ -27,6 +31,10 @@ def asked(project: Project) -> Project:
     return project
 
 
+def decoded(path: Path) -> bytes:
+    return json.dumps(parquet.read_table(path).to_pylist(), default=str).encode()
+
+
 def only_request(project: Project) -> str:
     return project.json("mlflow-unlearn", "request", "list")["requests"][0]["request_id"]
 
@@ -38,6 +46,7 @@ def test_a_passed_suppression_closes_and_the_records_leave_the_dataset(asked: Pr
     answer = asked.json("mlflow-unlearn", "request", "close", only_request(asked))
     assert answer["closed"]
     assert person not in asked.people()
+    assert person.encode() not in b"".join(decoded(path) for path in (asked.folder / "data").rglob("*.parquet"))
     assert int(asked.must("git", "rev-list", "--count", "HEAD")) == int(before) + 1
     assert "up to date" in asked.must("dvc", "status", "pipelines/customers/dvc.yaml:dataset")
 
@@ -74,3 +83,26 @@ def test_a_spent_pool_cannot_pass_again_and_says_so(asked: Project) -> None:
 def test_what_was_erased_before_is_forgotten_again_from_an_older_parent(asked: Project) -> None:
     assert asked.document("split")["parent"]["model"]["version"] == "1"
     assert asked.document("split")["rows"]["requested"] > 5
+
+
+def test_a_person_whom_no_version_saw_is_closed_by_erasing_the_data(asked: Project) -> None:
+    asked.edit_params({"dataset": {"people": 55}})
+    asked.must("dvc", "repro", "-q", "pipelines/customers/dvc.yaml:dataset")
+    asked.commit("five people more, nothing trained on them")
+    newcomer = asked.people()[-1]
+    asked_id = asked.json("mlflow-unlearn", "request", "add", "--subjects", "-", "--basis", "gdpr_17", stdin=newcomer)["request_id"]
+    asked.must("dvc", "repro", "-q")
+    assert asked_id not in asked.document("trace")["requests"]
+    assert asked.json("mlflow-unlearn", "request", "close", asked_id)["closed"]
+    assert newcomer not in asked.people()
+
+
+def test_a_model_trained_on_the_erased_revision_can_be_unlearned_again(asked: Project) -> None:
+    asked.must("dvc", "repro", "-q", "pipelines/customers/dvc.yaml:train")
+    asked.commit("trained on what is left")
+    newest = max(int(version.version) for version in asked.client().search_model_versions("name = 'customers'"))
+    asked.edit_params({"model": {"parent": f"models:/customers/{newest}"}})
+    asked.must("dvc", "repro", "-q")
+    assert asked.document("split")["parent"]["model"]["version"] == str(newest)
+    suppression = next(each for each in asked.document("verdict")["verdicts"] if each["effect"] == "suppression")
+    assert suppression["outcome"] == "INCONCLUSIVE"

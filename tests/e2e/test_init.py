@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 from small_project import Project, new_repository
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("killed")]
+pytestmark = pytest.mark.e2e
 TRAIN = """
 import json, mlflow
 from mlflow_unlearn.adapters import models

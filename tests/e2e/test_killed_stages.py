@@ -10,7 +10,7 @@ import time
 import pytest
 from small_project import Project, clean_environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("killed")]
+pytestmark = pytest.mark.e2e
 STAGES = ("index", "trace", "split", "validate", "pipelines/routes/approximate/dvc.yaml:unlearn", "evaluate", "judge", "register")
 
 

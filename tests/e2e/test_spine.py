@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 from small_project import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("spine")]
+pytestmark = pytest.mark.e2e
 STAGES = ("trace", "split", "validation", "evaluation", "verdict", "registered", "approximate/unlearned")
 
 
@@ -89,6 +89,10 @@ def test_the_logged_model_shows_its_figures_with_the_dataset(spine: Project) -> 
     shown = {metric.key: metric.dataset_name for metric in model.metrics}
     assert shown["forget/exact_match"] == "customers"
     assert not any(key.startswith("steps/") for key in shown)
+
+
+def test_the_canaries_count_as_committed_before_training(spine: Project) -> None:
+    assert spine.document("split")["canaries"]["committed"] is True
 
 
 def test_the_request_did_not_train(spine: Project) -> None:

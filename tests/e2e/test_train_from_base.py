@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 from small_project import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("closing")]
+pytestmark = pytest.mark.e2e
 
 
 def test_a_local_model_with_lora_becomes_a_version_with_lineage(project: Project) -> None:
