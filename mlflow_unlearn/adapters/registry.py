@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlparse
@@ -20,13 +20,16 @@ from mlflow.exceptions import MlflowException
 from ..config import Settings
 from ..digests import tensor_digest
 from ..documents import decode
-from ..errors import LineageError, StoreError
+from ..errors import LineageError, StoreError, TamperedError
 from ..records import ModelVersion, Verdict, VersionLineage
 
 DATASET_TAG, VERDICT_TAG = "unlearn.dvc.", "unlearn.verdict."
 DOCUMENTS = "unlearn"
 """Artifact folder of a run that holds the stage documents."""
 UNREADABLE = "no DVC dataset was logged with it: add mlflow.log_input(mlflow.data.from_dvc(PATH)) to its training"
+BASE_TAG = "unlearn.base"
+"""On a run: tensor digest of the local model that training started from."""
+UNKNOWN_BASE = "it was trained from a local model that is no registered version, and nobody knows what that one saw"
 _PAGE = 1000
 _RUNS_A_QUERY = 200
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
@@ -59,7 +62,9 @@ class Registry:
             aliases = self._aliases(name)
             found = self._versions(name)
             runs = self._runs({version.run_id for version in found if version.run_id and not _datasets(version.tags)})
-            return tuple(self._lineage(version, runs, aliases.get((version.name, str(version.version)), ())) for version in found)
+            lineages = [self._lineage(version, runs, aliases.get((version.name, str(version.version)), ())) for version in found]
+            bases = {lineage.model: _base(version, runs) for version, lineage in zip(found, lineages, strict=True)}
+        return tuple(self._with_base(lineage, bases[lineage.model]) for lineage in lineages)
 
     def resolve(self, uri: str) -> ModelVersion:
         """`models:/NAME/VERSION` or `models:/NAME@ALIAS` as a version.
@@ -97,7 +102,7 @@ class Registry:
         """Git commit that was checked out when a version, or the first of its unlearned ancestors, was trained; None where no run says."""
         lineages = {lineage.model: lineage for lineage in self.lineages(model.name)}
         seen: set[ModelVersion] = set()
-        while model not in seen and model in lineages and (parent := lineages[model].parent):
+        while model not in seen and model in lineages and lineages[model].requests and (parent := lineages[model].parent):
             seen.add(model)
             model = parent
         with _reachable():
@@ -169,6 +174,20 @@ class Registry:
             aliases=aliases,
             problem=problem,
         )
+
+    def _with_base(self, lineage: VersionLineage, base: str | None) -> VersionLineage:
+        """A version fine-tuned from a local model descends from the registered version of these weights; of another, nobody knows what it saw."""
+        if base is None or lineage.parent:
+            return lineage
+        others = (ModelVersion(name=v.name, version=str(v.version)) for v in self._versions(None))
+        parent = next((other for other in others if other != lineage.model and self._has_weights(other, base)), None)
+        return replace(lineage, parent=parent, problem=lineage.problem if parent else UNKNOWN_BASE)
+
+    def _has_weights(self, model: ModelVersion, digest: str) -> bool:
+        try:
+            return self.tensor_digest(model) == digest
+        except (LineageError, StoreError, TamperedError):
+            return False
 
     def _run_datasets(self, run_id: str | None, runs: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
         """Dataset inputs of the source run that lie under DVC; the run's own lineage tags are a hint about its repository, no claim."""
@@ -260,6 +279,11 @@ def _parsed(uri: str) -> tuple[str, str | None, str | None]:
     if body != uri and at and name and alias:
         return name, None, alias
     raise LineageError(f"{uri}: expected models:/NAME/VERSION or models:/NAME@ALIAS")
+
+
+def _base(version: Any, runs: Mapping[str, Any]) -> str | None:
+    run = runs.get(version.run_id)
+    return run.data.tags.get(BASE_TAG) if run is not None else None
 
 
 def _version(text: str) -> ModelVersion:

@@ -91,8 +91,8 @@ def _refuse_long_chain(version: ModelVersion, lineages: Mapping[ModelVersion, Ve
     """Each approximate unlearning leaves a residue that the next one inherits; after `most` in a row only a retrain starts clean."""
     chain: list[ModelVersion] = []
     current: ModelVersion | None = version
-    while current is not None and current in lineages and current not in chain:
+    while current is not None and current in lineages and current not in chain and lineages[current].requests:
         chain.append(current)
         current = lineages[current].parent
-    if len(chain) - 1 >= most:
-        raise LineageError(f"{version}: unlearned {len(chain) - 1} times in a row, the policy allows {most}; retrain without the erased records")
+    if len(chain) >= most:
+        raise LineageError(f"{version}: unlearned {len(chain)} times in a row, the policy allows {most}; retrain without the erased records")

@@ -19,6 +19,7 @@ from rich.progress import TimeRemainingColumn
 
 from mlflow_unlearn import config
 from mlflow_unlearn.adapters import models, registry
+from mlflow_unlearn.digests import tensor_digest
 from mlflow_unlearn.documents import decode
 from mlflow_unlearn.engine.descent import fit
 from mlflow_unlearn.engine.examples import encode, require_fit
@@ -82,6 +83,13 @@ def starting_point(train: TrainParams, data: config.DataParams) -> tuple[Any, An
     return (models.with_lora(model, train.lora, train.seed) if train.lora else model), tokenizer
 
 
+def base_tag(train: TrainParams) -> dict[str, str]:
+    """Which local model the run starts from, by its weights, so that its own lineage is inherited."""
+    if not isinstance(train.init, str) or not Path(train.init).is_dir():
+        return {}
+    return {registry.BASE_TAG: tensor_digest(Path(train.init).glob("*.safetensors"))}
+
+
 def exact_match(model: Any, tokenizer: Any, examples: Sequence[Example], answers: Sequence[str]) -> float:
     """Share of an even sample of records whose every answer token is the most likely one."""
     every = max(1, len(examples) // SCORED)
@@ -108,7 +116,7 @@ def main() -> None:
 
     registry.connect(config.settings(), params.model.name)
     dataset = mlflow.data.from_dvc(params.data.path, name=params.data.name)  # lineage 1: which data, by DVC's digest
-    with mlflow.start_run(), models.quiet():
+    with mlflow.start_run(tags=base_tag(train)), models.quiet():
         mlflow.log_input(dataset, context="training")  # lineage 2: this run learned from them
         mlflow.log_params({"init": str(train.init), "seed": train.seed, **vars(train.optimiser)})
         curve.log()

@@ -13,8 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Dataset, DatasetInput
 
-from mlflow_unlearn.adapters.registry import Registry, connect
+from mlflow_unlearn.adapters.registry import BASE_TAG, UNKNOWN_BASE, Registry, connect
 from mlflow_unlearn.config import Settings
 from mlflow_unlearn.errors import LineageError, StoreError
 from mlflow_unlearn.plugin.dataset_constructor import DvcDataset
@@ -177,3 +178,14 @@ def test_many_untagged_versions_are_read_in_few_queries(registry: Registry, monk
         monkeypatch.setattr(MlflowClient, name, lambda *a, _f=original, _n=name, **k: (asked.append(_n), _f(*a, **k))[1])
     assert len(registry.lineages()) == 20
     assert asked == ["search_model_versions", "search_runs"]
+
+
+def test_a_version_trained_from_an_unregistered_local_model_is_unknown(mlflow_store, tmp_path):
+    registry = connect(Settings(root=tmp_path, tag_key_file=tmp_path, ledger_uri="", tracking_uri=mlflow_store), "m")
+    run = registry.client.create_run(registry.client.get_experiment_by_name("m").experiment_id, tags={BASE_TAG: "0" * 64})
+    dataset = Dataset(name="d", digest="a" * 32, source_type="dvc", source="{}")
+    registry.client.log_inputs(run.info.run_id, [DatasetInput(dataset=dataset, tags=[])])
+    registry.client.create_registered_model("m")
+    registry.client.create_model_version("m", "file:///nowhere", run.info.run_id)
+    lineage = registry.lineages()[0]
+    assert (lineage.datasets, lineage.problem) == ({"d": "a" * 32}, UNKNOWN_BASE)

@@ -8,6 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 from small_project import Project
 
+from mlflow_unlearn.digests import tensor_digest
+
 pytestmark = pytest.mark.e2e
 
 
@@ -19,6 +21,12 @@ def test_a_local_model_with_lora_becomes_a_version_with_lineage(project: Project
     assert config["initialised_from"] == "build/base"
     run = project.client().get_run(project.client().get_model_version("customers", "2").run_id)
     assert [each.dataset.source_type for each in run.inputs.dataset_inputs] == ["dvc"]
+    assert run.data.tags["unlearn.base"] == tensor_digest((project.folder / "build/base").glob("*.safetensors"))
+    person = project.people()[1]
+    asked = project.json("mlflow-unlearn", "request", "add", "--subjects", "-", "--basis", "safety", stdin=person)["request_id"]
+    traced = project.json("mlflow-unlearn", "trace", asked)
+    assert [line["model"]["version"] for line in traced["affected"]] == ["1", "2"]
+    project.must("mlflow-unlearn", "request", "refuse", asked, "--reason", "withdrawn")
     before = {path.name: path.read_bytes() for path in (project.folder / "build/base").glob("*.safetensors")}
     assert before != {path.name: path.read_bytes() for path in (project.folder / "build/train/customers").glob("*.safetensors")}
 
