@@ -128,9 +128,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         Path(aside).chmod(0o644)
         Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(aside).unlink(missing_ok=True)  # gone already when the rename was reached
 
 
 def write_document(path: Path, schema: str, body: Mapping[str, Any]) -> None:

@@ -100,13 +100,6 @@ class DvcProject:
         blob = self.git.blobs([revision], [path])[revision].get(path)
         return self.git.contents([blob])[blob] if blob else None
 
-    def show(self, path: str, state: DatasetRevision) -> bytes | None:
-        """A git-tracked file beside a dataset state, from the oldest commit that holds both; None when no commit does."""
-        holders = [revision for revision, found in self._history(state.path).items() if found.md5 == state.md5]
-        found = self.git.blobs(holders, [path])
-        blob = next((found[revision][path] for revision in holders if path in found[revision]), None)
-        return self.git.contents([blob])[blob] if blob else None
-
     def files(self, md5: str) -> tuple[tuple[str, str], ...]:
         """(relative path, file md5) of every file in an output; a single file has the empty path.
 

@@ -72,12 +72,10 @@ def test_a_sibling_of_a_pinned_state_survives_the_branch_moving_on(repository):
     assert project.beside("data/holdout.csv", pinned) == before
 
 
-def test_files_in_git_are_read_beside_a_state_and_at_a_revision(repository):
+def test_files_in_git_are_read_at_a_revision(repository):
     project = DvcProject(repository.root)
-    assert project.show("data/commitment.json", by_name(project)["data-v1"]) == b"{}"
     assert project.git_show("trial", "data/commitment.json") == b"{}"
     assert project.git_show("trial", "no/such") is None
-    assert project.show("no/such", by_name(project)["trial"]) is None
 
 
 def test_files_of_an_output_come_with_their_names(repository):
