@@ -222,10 +222,10 @@ def _record(row: Row, schema: Schema, strangers: Sequence[str]) -> Record:
 
 
 def _id(value: object, column: str) -> str | None:
-    """An id as text. 7 and 7.0 would get different tags, and the person would look absent."""
+    """An id as text without outer spaces, as requests are read. 7 and 7.0 would get different tags, and the person would look absent."""
     if isinstance(value, float):
         raise DataError(f"column '{column}' holds ids as decimal numbers; store them as text or whole numbers, then run `dvc commit`")
-    return _text(value)
+    return _text(value.strip() if isinstance(value, str) else value)
 
 
 def _text(value: object) -> str | None:

@@ -147,3 +147,9 @@ def test_ids_as_decimal_numbers_are_refused_since_7_and_7_0_would_be_two_people(
     parquet.write_table(arrow.Table.from_pylist(rows), path)
     with pytest.raises(DataError, match="ids as decimal numbers"):
         read_records([Source(name="d.parquet", path=path)], schema())
+
+
+def test_outer_spaces_make_no_other_person(tmp_path):
+    spaced = [{**ROWS[0], "subject_id": " 1 "}]
+    tags = {read_records([write(tmp_path / name, rows)], schema())[0].subject for name, rows in (("a.jsonl", ROWS[:1]), ("b.jsonl", spaced))}
+    assert len(tags) == 1
