@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from ..adapters import models
 from ..catalog import build
-from ..digests import tensor_digest
+from ..digests import sha256_json, tensor_digest
 from ..documents import encode
 from ..engine.descent import fit
 from ..engine.scoring import ScoredSubject
@@ -23,11 +23,15 @@ States = Mapping[str, Mapping[str, ScoredSubject]]
 
 
 def count_attempt(bench: Workbench, split: Split, unlearned: Unlearned) -> int:
-    """Number of this attempt, counted before anything is measured: whoever opens the audit canaries and stops has opened them."""
+    """Number of this attempt, counted before anything is measured: whoever opens the audit canaries and stops has opened them.
+
+    The same weights looked at in another way (another seed, another probe) are another attempt.
+    """
     pool = split.canaries.get("commitment")
     if not pool:
         return 1
-    return bench.ledger.attempt(str(split.parent.model), str(pool), unlearned.tensor_digest, datetime.now(UTC))
+    looked_at = sha256_json([unlearned.tensor_digest, encode(bench.params.evaluate)])
+    return bench.ledger.attempt(str(split.parent.model), str(pool), looked_at, datetime.now(UTC))
 
 
 def three_states(bench: Workbench, split: Split, unlearned: Unlearned, sets: RawSets) -> States:

@@ -116,6 +116,12 @@ def test_the_gate_never_says_yes_and_says_why(spine: Project, version: str) -> N
     assert answer["reasons"][-1].startswith("unsigned")
 
 
+def test_another_policy_judges_the_registered_evaluation_again(spine: Project) -> None:
+    (spine.folder / "build/strict.yaml").write_text("n_min: 100000\n")
+    answer = spine.json("mlflow-unlearn", "gate", "models:/customers/3", "--policy", "build/strict.yaml", code=1)
+    assert any("n_min of 100000" in reason for reason in answer["reasons"])
+
+
 def test_status_counts_days_and_blocked_versions(spine: Project) -> None:
     shown = spine.json("mlflow-unlearn", "status")
     assert shown["open"][0]["days_left"] in range(26, 32)
