@@ -13,7 +13,8 @@ from .digests import keyed_tag
 from .documents import decode, encode, moment
 from .errors import ConfigError, LedgerError
 from .gate import gate
-from .records import Basis, Claim, Effect, ErasureRequest, Evaluation, ModelVersion, State, Verdict
+from .lineage import ModelVersion
+from .records import Basis, Claim, Effect, ErasureRequest, Evaluation, State, Verdict
 from .stages.tracing import indexed_states, trace_requests
 from .stages.workbench import Workbench
 

@@ -36,12 +36,13 @@ def sha256_file(path: Path) -> str:
 
 
 def keyed_tag(key: bytes, domain: Domain, *parts: str) -> str:
-    """HMAC-SHA-256 over length-prefixed parts, cut to 128 bits, as 32 hex characters.
+    """HMAC-SHA-256 over netstring-framed parts (`length:text`, length in UTF-8 bytes), cut to 128 bits, as 32 hex characters.
 
-    Length prefixes keep ("ab", "c") apart from ("a", "bc"); the domain keeps a record's tag apart from a subject's.
+    Frames keep ("ab", "c") apart from ("a", "bc"); the domain keeps a record's tag apart from a subject's. The HMAC key is the tag key in hex,
+    64 ASCII characters and so exactly one block, and every message is text: what computes a million tags at once may take strings only.
     """
-    message = b"".join(struct.pack(">I", len(raw)) + raw for raw in (part.encode() for part in (domain, *parts)))
-    return hmac.new(key, message, hashlib.sha256).hexdigest()[:32]
+    message = b"".join(b"%d:%s" % (len(raw), raw) for raw in (part.encode() for part in (domain, *parts)))
+    return hmac.digest(key.hex().encode(), message, "sha256").hex()[:32]
 
 
 def read_tag_key(path: Path) -> bytes:

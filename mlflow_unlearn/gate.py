@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .records import Outcome, Trace, TracedVersion, Verdict, VersionLineage
+from .lineage import Trace, TracedVersion, VersionLineage
+from .records import Outcome, Verdict
 
 UNSIGNED = "unsigned: no certificate or signed lineage binds this version's data and weights to a trusted key"
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from .lineage import ModelVersion, Parent
+
 
 class Basis(StrEnum):
     """Why a person or an authority may ask for erasure."""
@@ -75,80 +77,6 @@ class ErasureRequest:
     subjects: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
     """Keyed tags of the people, and of the single records, to forget; sorted."""
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class ModelVersion:
-    """A version in the registry (MLflow's), by name and number."""
-
-    name: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.name}/{self.version}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetRevision:
-    """One state of a dataset under DVC."""
-
-    name: str
-    path: str
-    """Path of the DVC output, relative to the git root."""
-    md5: str
-    """DVC's digest; ends in `.dir` for a directory."""
-    revisions: tuple[str, ...] = ()
-    """Names of git revisions (branches, tags, short commits) that hold this state, sorted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VersionLineage:
-    """What the registry says about the making of one version."""
-
-    model: ModelVersion
-    datasets: Mapping[str, str] = field(default_factory=dict)
-    """Dataset name -> DVC md5 of everything the version was trained on; empty when it cannot be read."""
-    parent: ModelVersion | None = None
-    requests: tuple[str, ...] = ()
-    verdict: Mapping[str, str] = field(default_factory=dict)
-    """Effect -> outcome, for the requests this version was made to forget."""
-    tensor_digest: str | None = None
-    aliases: tuple[str, ...] = ()
-    problem: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TracedVersion:
-    """One line of a trace: a version and why it stands where it stands."""
-
-    model: ModelVersion
-    why: str
-    records: int = 0
-    datasets: tuple[DatasetRevision, ...] = ()
-    signed: bool = False
-    aliases: tuple[str, ...] = ()
-    requests: tuple[str, ...] = ()
-    """Requests this version was made to forget, as its lineage says."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parent:
-    """The version to be unlearned, pinned when a batch of requests is first traced."""
-
-    model: ModelVersion
-    tensor_digest: str
-    datasets: tuple[DatasetRevision, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """Which versions saw the requested records. What cannot be read is unknown, never clear."""
-
-    requests: tuple[str, ...]
-    affected: tuple[TracedVersion, ...] = ()
-    clear: tuple[TracedVersion, ...] = ()
-    unknown: tuple[TracedVersion, ...] = ()
-    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .records import DatasetRevision, ErasureRequest, ModelVersion, Outcome, Trace, TracedVersion, VersionLineage
+from .lineage import DatasetRevision, ModelVersion, Trace, TracedVersion, VersionLineage
+from .records import ErasureRequest, Outcome
 
 _KINDS = ("affected", "clear", "unknown")
 

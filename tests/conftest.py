@@ -12,22 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from mlflow_unlearn.records import (
-    CanaryTest,
-    Claim,
-    Condition,
-    DatasetRevision,
-    Direction,
-    Effect,
-    Evaluation,
-    ModelReport,
-    ModelVersion,
-    Outcome,
-    Parent,
-    Score,
-    Unlearned,
-    Verdict,
-)
+from mlflow_unlearn.lineage import DatasetRevision, ModelVersion, Parent
+from mlflow_unlearn.records import CanaryTest, Claim, Condition, Direction, Effect, Evaluation, ModelReport, Outcome, Score, Unlearned, Verdict
 
 os.environ.update(
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from mlflow_unlearn.attacks.loss import Loss
 from mlflow_unlearn.attacks.min_k import MinK
 from mlflow_unlearn.evaluate import Measures, Subjects, paraphrase_gap, report, utility
+from mlflow_unlearn.lineage import DatasetRevision, ModelVersion, Parent
 from mlflow_unlearn.metrics.exact_memorization import ExactMemorization
 from mlflow_unlearn.metrics.probability import Probability
 from mlflow_unlearn.metrics.rouge_l_recall import RougeLRecall
-from mlflow_unlearn.records import DatasetRevision, Evaluation, ModelVersion, Parent
+from mlflow_unlearn.records import Evaluation
 
 TOKENS = 6
 SIZES = {"requested": 15, "retain": 300, "neighbours": 300, "general": 300, "audit_included": 400, "audit_excluded": 400}

@@ -17,7 +17,7 @@ from mlflow_unlearn.cli import STAGES
 
 PACKAGE = Path(mlflow_unlearn.__file__).parent
 RANKS = {
-    0: "errors records",
+    0: "errors lineage records",
     1: "protocols config catalog documents digests canaries deadlines losses stats epsilon",
     2: "engine",
     3: "methods metrics attacks",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_unlearn import config, records
+from mlflow_unlearn import config, lineage, records
 from mlflow_unlearn.documents import decode, encode, moment
 from mlflow_unlearn.errors import ConfigError
 
@@ -22,12 +22,12 @@ requests = st.builds(
     subjects=st.lists(tags).map(tuple),
     records=st.lists(tags).map(tuple),
 )
-versions = st.builds(records.ModelVersion, name=st.text(min_size=1), version=st.integers(1, 99).map(str))
+versions = st.builds(lineage.ModelVersion, name=st.text(min_size=1), version=st.integers(1, 99).map(str))
 traces = st.builds(
-    records.Trace,
+    lineage.Trace,
     requests=st.lists(st.text()).map(tuple),
-    affected=st.lists(st.builds(records.TracedVersion, model=versions, why=st.text(), records=st.integers(0))).map(tuple),
-    parent=st.none() | st.builds(records.Parent, model=versions, tensor_digest=tags, datasets=st.just(())),
+    affected=st.lists(st.builds(lineage.TracedVersion, model=versions, why=st.text(), records=st.integers(0))).map(tuple),
+    parent=st.none() | st.builds(lineage.Parent, model=versions, tensor_digest=tags, datasets=st.just(())),
 )
 
 
@@ -38,7 +38,7 @@ def test_a_request_survives_the_round_trip(request_):
 
 @given(traces)
 def test_a_trace_survives_the_round_trip(trace):
-    assert decode(records.Trace, encode(trace), "x") == trace
+    assert decode(lineage.Trace, encode(trace), "x") == trace
 
 
 def test_policy_defaults_survive_the_round_trip():

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_unlearn.gate import UNSIGNED, gate
-from mlflow_unlearn.records import Effect, ModelVersion, Outcome, Trace, TracedVersion, Verdict, VersionLineage
+from mlflow_unlearn.lineage import ModelVersion, Trace, TracedVersion, VersionLineage
+from mlflow_unlearn.records import Effect, Outcome, Verdict
 
 MODEL = ModelVersion(name="m", version="3")
 VERDICTS = st.lists(

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_unlearn.records import Basis, DatasetRevision, Effect, ErasureRequest, ModelVersion, VersionLineage
+from mlflow_unlearn.lineage import DatasetRevision, Descent, ModelVersion, Relation, VersionLineage
+from mlflow_unlearn.records import Basis, Effect, ErasureRequest
 from mlflow_unlearn.trace import lineage_datasets, trace, without_batch
 
 STATES = {md5: DatasetRevision(name="d", path="data", md5=md5, revisions=("main",)) for md5 in ("aaaa1111", "bbbb2222")}
@@ -13,8 +14,14 @@ OLD, CLEAN = STATES
 MATCHES = {OLD: 3}
 
 
-def version(number, *datasets, **facts):
-    return VersionLineage(model=ModelVersion(name="m", version=str(number)), datasets={f"d{i}": md5 for i, md5 in enumerate(datasets)}, **facts)
+def version(number, *datasets, parent=None, **facts):
+    ancestors = (Descent(parent=parent, relation=Relation.UNLEARNED, evidence="tag unlearn.parent"),) if parent else ()
+    return VersionLineage(
+        model=ModelVersion(name="m", version=str(number)),
+        datasets={f"d{i}": md5 for i, md5 in enumerate(datasets)},
+        ancestors=ancestors,
+        **facts,
+    )
 
 
 def request(name, effect=Effect.REMOVAL):

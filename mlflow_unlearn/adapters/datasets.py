@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from ..canaries import Flip, commitment
 from ..digests import keyed_tag
 from ..errors import LineageError
+from ..lineage import DatasetRevision
 from ..protocols import Record
-from ..records import DatasetRevision
 from .dvc_project import DvcProject
 from .tables import Schema, Source, holds_no_records, read_flips, read_names, read_records
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..digests import write_atomically
 from ..errors import LineageError, StoreError
-from ..records import DatasetRevision
+from ..lineage import DatasetRevision
 from .dvc_locks import Parsed, TrackedOutput, is_tracking_file, outputs, parse
 from .git_history import GitHistory, blob_id, run
 

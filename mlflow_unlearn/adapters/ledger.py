@@ -22,7 +22,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from ..digests import sha256_json
 from ..documents import decode, encode, moment
 from ..errors import LedgerError
-from ..records import ErasureRequest, Parent, State
+from ..lineage import Parent
+from ..records import ErasureRequest, State
 
 REFUSALS = ("gdpr_17_3", "cannot_identify", "duplicate", "withdrawn", "other")
 

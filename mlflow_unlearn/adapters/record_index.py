@@ -20,7 +20,7 @@ import pyarrow.parquet as parquet
 from ..digests import canonical_json, sha256_json, write_atomically
 from ..documents import encode
 from ..errors import DataError
-from ..records import DatasetRevision
+from ..lineage import DatasetRevision
 from .dvc_project import DvcProject
 from .tables import Schema, Source, holds_no_records, read_tags
 

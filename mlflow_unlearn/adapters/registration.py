@@ -22,7 +22,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from ..digests import sha256_json
 from ..documents import encode
-from ..records import Evaluation, ModelReport, ModelVersion, Outcome, Registered, Unlearned, Verdict
+from ..lineage import ModelVersion
+from ..records import Evaluation, ModelReport, Outcome, Registered, Unlearned, Verdict
 from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts, by_name
 
 __all__ = ["EVIDENCE", "Evidence", "Verdicts", "find", "register"]

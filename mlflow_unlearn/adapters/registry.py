@@ -21,7 +21,8 @@ from ..config import Settings
 from ..digests import tensor_digest
 from ..documents import decode
 from ..errors import LineageError, StoreError, TamperedError
-from ..records import ModelVersion, Verdict, VersionLineage
+from ..lineage import Descent, ModelVersion, Relation, VersionLineage
+from ..records import Verdict
 
 DATASET_TAG, VERDICT_TAG = "unlearn.dvc.", "unlearn.verdict."
 DOCUMENTS = "unlearn"
@@ -167,7 +168,7 @@ class Registry:
         return VersionLineage(
             model=model,
             datasets=datasets,
-            parent=_version(parent) if parent else None,
+            ancestors=(Descent(parent=_version(parent), relation=Relation.UNLEARNED, evidence="tag unlearn.parent"),) if parent else (),
             requests=tuple(filter(None, tags.get("unlearn.request", "").split(","))),
             verdict={key.removeprefix(VERDICT_TAG): value for key, value in tags.items() if key.startswith(VERDICT_TAG)},
             tensor_digest=tags.get("unlearn.tensor_digest"),
@@ -181,7 +182,8 @@ class Registry:
             return lineage
         others = (ModelVersion(name=v.name, version=str(v.version)) for v in self._versions(None))
         parent = next((other for other in others if other != lineage.model and self._has_weights(other, base)), None)
-        return replace(lineage, parent=parent, problem=lineage.problem if parent else UNKNOWN_BASE)
+        made = (Descent(parent=parent, relation=Relation.FINE_TUNED, evidence="equal weights"),) if parent else ()
+        return replace(lineage, ancestors=made, problem=lineage.problem if parent else UNKNOWN_BASE)
 
     def _has_weights(self, model: ModelVersion, digest: str) -> bool:
         try:

@@ -10,8 +10,9 @@ from ..adapters.tables import read_set
 from ..digests import tensor_digest
 from ..engine.examples import encode
 from ..errors import TamperedError
+from ..lineage import Parent
 from ..protocols import Example, Record
-from ..records import Parent, Split, State
+from ..records import Split, State
 from ..split import Canary, SplitJob, union
 from ..unlearn import UnlearnJob
 from ..validate import ValidationJob

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..adapters.tables import write_set
 from ..digests import sha256_json
 from ..errors import LineageError
-from ..records import Split, Trace
+from ..lineage import Trace
+from ..records import Split
 from ..split import SETS, split
 from .jobs import split_job
 from .workbench import NO_REQUEST, Workbench, body

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..adapters.dvc_project import WORKSPACE
 from ..errors import DataError, LineageError, StoreError
-from ..records import DatasetRevision, ErasureRequest, ModelVersion, Parent, Trace, VersionLineage
+from ..lineage import DatasetRevision, ModelVersion, Parent, Trace, VersionLineage
+from ..records import ErasureRequest
 from ..trace import lineage_datasets, trace
 from .workbench import Workbench
 

@@ -6,7 +6,8 @@ import pytest
 
 from mlflow_unlearn.adapters.ledger import Ledger
 from mlflow_unlearn.errors import LedgerError
-from mlflow_unlearn.records import Basis, DatasetRevision, Effect, ErasureRequest, ModelVersion, Parent, State
+from mlflow_unlearn.lineage import DatasetRevision, ModelVersion, Parent
+from mlflow_unlearn.records import Basis, Effect, ErasureRequest, State
 
 NOW = datetime(2026, 11, 24, 18, tzinfo=UTC)
 PARENT = Parent(

@@ -15,7 +15,8 @@ from mlflow_unlearn.adapters.registry import Registry, connect
 from mlflow_unlearn.config import Settings
 from mlflow_unlearn.digests import tensor_digest, write_document
 from mlflow_unlearn.documents import encode
-from mlflow_unlearn.records import DatasetRevision, Evaluation, ModelVersion, Registered, Unlearned, Verdict
+from mlflow_unlearn.lineage import DatasetRevision, ModelVersion
+from mlflow_unlearn.records import Evaluation, Registered, Unlearned, Verdict
 
 CONFIG = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 

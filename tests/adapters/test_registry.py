@@ -18,9 +18,9 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow_unlearn.adapters.registry import BASE_TAG, UNKNOWN_BASE, Registry, connect
 from mlflow_unlearn.config import Settings
 from mlflow_unlearn.errors import LineageError, StoreError
+from mlflow_unlearn.lineage import ModelVersion, VersionLineage
 from mlflow_unlearn.plugin.dataset_constructor import DvcDataset
 from mlflow_unlearn.plugin.dataset_source import DvcDatasetSource
-from mlflow_unlearn.records import ModelVersion, VersionLineage
 
 MD5, OTHER = "a" * 32 + ".dir", "b" * 32 + ".dir"
 
