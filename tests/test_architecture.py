@@ -23,7 +23,7 @@ RANKS = {
     3: "methods metrics attacks",
     4: "trace split validate unlearn evaluate judge gate review adapters",
     5: "plugin",
-    6: "stages commands console closing scaffolding cli",
+    6: "stages commands request_commands console closing scaffolding cli cli_options cli_requests",
 }
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 VERBS = {"trace", "split", "validate", "unlearn", "evaluate", "judge", "gate", "review"}
@@ -39,7 +39,7 @@ HEAVY_OWNERS = {
     "tokenizers": {"adapters"},
     "pyarrow": {"adapters"},
     "torch": {"adapters", "engine", "methods", "losses", "unlearn"},
-    "click": {"cli"},
+    "click": {"cli", "cli_options", "cli_requests"},
     "rich": {"console", "stages"},
 }
 GLOBAL_SEEDS = {"manual_seed", "manual_seed_all", "seed", "set_seed", "seed_everything"}
