@@ -10,6 +10,9 @@ from pathlib import Path
 
 import click
 
+from .cli_commitments import commitment
+from .cli_guard import guard
+from .cli_ledger import key, ledger, tombstone
 from .cli_options import as_json, one_line_errors, respond
 from .cli_requests import request
 
@@ -59,17 +62,27 @@ def index(all_revisions: bool, json_output: bool) -> None:
 
 
 main.add_command(request)
+main.add_command(guard)
+main.add_command(ledger)
+main.add_command(tombstone)
+main.add_command(key)
+main.add_command(commitment)
 
 
 @main.command()
 @click.argument("request_id")
+@click.option("--plan", "show_plan", is_flag=True, help="One job for each affected model, over all projects that share the ledger.")
+@click.option("--graph", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the paths: FILE.dot, FILE.svg or FILE.html.")
 @as_json
 @one_line_errors
-def trace(request_id: str, json_output: bool) -> None:
+def trace(request_id: str, show_plan: bool, graph: Path | None, json_output: bool) -> None:
     """Affected, clear and unknown model versions of a request, over all git revisions, and why."""
-    from . import commands
+    from . import trace_commands
 
-    respond("trace", commands.trace_request(request_id), json_output)
+    if show_plan:
+        respond("plan", trace_commands.plan_request(request_id), json_output)
+    else:
+        respond("trace", trace_commands.trace_request(request_id, graph), json_output)
 
 
 @main.command()

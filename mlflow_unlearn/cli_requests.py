@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from .cli_options import as_json, lines, one_line_errors, respond
+from .reasons import EXTENSIONS, MEASURES, PAUSES, every_ground
 
 BASES = ("gdpr_17", "ccpa", "copyright", "safety", "contract", "poisoning")
-REFUSALS = ("gdpr_17_3", "cannot_identify", "duplicate", "withdrawn", "other")
 
 
 @click.group()
@@ -21,17 +21,21 @@ def request() -> None:
 @request.command("add")
 @click.option("--subjects", type=click.File("rb"), help="File with one subject id a line, or - for stdin.")
 @click.option("--records", type=click.File("rb"), help="File with one record id a line, or - for stdin.")
+@click.option("--files", type=click.File("rb"), help="File with the path of one dataset file a line, relative to the dataset, or - for stdin.")
+@click.option("--removed-between", nargs=2, metavar="REV REV", help="Every record of the first git revision that the second lacks.")
 @click.option("--basis", type=click.Choice(BASES), required=True)
 @click.option("--effect", type=click.Choice(["removal", "suppression"]), help="Default: removal; suppression for copyright and safety.")
 @click.option("--received", help="When the request arrived, e.g. 2026-11-24T18:00:00Z. Default: now.")
+@click.option("--due", help="Agreed deadline, where the law sets none.")
 @as_json
 @one_line_errors
-def request_add(subjects: Any, records: Any, basis: str, effect: str | None, received: str | None, json_output: bool) -> None:
+def request_add(json_output: bool, **given: Any) -> None:
     """Enter a request. Ids come from a file or stdin, never from the command line, and are stored as keyed tags only."""
     from . import request_commands
 
-    ids = request_commands.RequestedIds(subjects=lines(subjects), records=lines(records))
-    respond("request", request_commands.add_request(ids, basis, effect, received), json_output)
+    named = {name: lines(given.pop(name)) for name in ("subjects", "records", "files")}
+    requested = request_commands.Requested(**named, removed_between=given.pop("removed_between"))
+    respond("request", request_commands.add_request(requested, request_commands.Terms(**given)), json_output)
 
 
 @request.command("list")
@@ -49,7 +53,7 @@ def request_list(state: str | None, json_output: bool) -> None:
 @click.argument("request_id")
 @as_json
 @one_line_errors
-def requestrespond(request_id: str, json_output: bool) -> None:
+def request_show(request_id: str, json_output: bool) -> None:
     """One request."""
     from . import request_commands
 
@@ -58,26 +62,77 @@ def requestrespond(request_id: str, json_output: bool) -> None:
 
 @request.command("extend")
 @click.argument("request_id")
-@click.option("--until", required=True, help="New due moment, e.g. 2027-02-24T18:00:00Z.")
+@click.option("--reason", type=click.Choice(EXTENSIONS), required=True)
+@click.option("--until", help="New due moment, e.g. 2027-01-24T18:00:00Z. Default: all that the law allows.")
 @as_json
 @one_line_errors
-def request_extend(request_id: str, until: str, json_output: bool) -> None:
-    """Move a deadline (GDPR art. 12(3): two further months, told to the person within the first)."""
+def request_extend(request_id: str, reason: str, until: str | None, json_output: bool) -> None:
+    """Extend a deadline, once and before it passes (GDPR art. 12(3): to three months from receipt; CCPA: to 90 days). Tell the person why."""
     from . import request_commands
 
-    respond("request", request_commands.extend_request(request_id, until), json_output)
+    respond("request", request_commands.extend_request(request_id, reason, until), json_output)
+
+
+@request.command("pause")
+@click.argument("request_id")
+@click.option("--reason", type=click.Choice(PAUSES), required=True)
+@as_json
+@one_line_errors
+def request_pause(request_id: str, reason: str, json_output: bool) -> None:
+    """Stop the clock while the person proves who they are (GDPR art. 12(6)); not under CCPA."""
+    from . import request_commands
+
+    respond("request", request_commands.pause_request(request_id, reason), json_output)
+
+
+@request.command("resume")
+@click.argument("request_id")
+@as_json
+@one_line_errors
+def request_resume(request_id: str, json_output: bool) -> None:
+    """Let the clock run again; the deadline moves by the pause."""
+    from . import request_commands
+
+    respond("request", request_commands.resume_request(request_id), json_output)
 
 
 @request.command("refuse")
 @click.argument("request_id")
-@click.option("--reason", type=click.Choice(REFUSALS), required=True)
+@click.option("--ground", "--reason", "ground", type=click.Choice(every_ground()), required=True, help="Which fit depends on the basis.")
 @as_json
 @one_line_errors
-def request_refuse(request_id: str, reason: str, json_output: bool) -> None:
-    """Refuse a request for a coded reason."""
+def request_refuse(request_id: str, ground: str, json_output: bool) -> None:
+    """Refuse a request on a coded ground."""
     from . import request_commands
 
-    respond("request", request_commands.refuse_request(request_id, reason), json_output)
+    respond("request", request_commands.refuse_request(request_id, ground), json_output)
+
+
+@request.command("interim")
+@click.argument("request_id")
+@click.option("--measure", type=click.Choice(MEASURES), required=True)
+@click.option("--end", "ended", is_flag=True, help="The measure ends now.")
+@as_json
+@one_line_errors
+def request_interim(request_id: str, measure: str, ended: bool, json_output: bool) -> None:
+    """Note a measure that protects the person until the request is decided (GDPR art. 18). It is noted, not enforced, here."""
+    from . import request_commands
+
+    respond("request", request_commands.interim_measure(request_id, measure, ended=ended), json_output)
+
+
+@request.command("recipient")
+@click.argument("request_id")
+@click.option("--name", required=True, help="A code of at most 40 characters a-z, 0-9, _ . -; never a person's name.")
+@click.option("--told", help="When the recipient was told, e.g. 2026-11-24T18:00:00Z.")
+@click.option("--acknowledged", help="When the recipient acknowledged.")
+@as_json
+@one_line_errors
+def request_recipient(request_id: str, name: str, told: str | None, acknowledged: str | None, json_output: bool) -> None:
+    """Note somebody to whom the data were disclosed and who has to be told of the erasure (GDPR art. 19)."""
+    from . import request_commands
+
+    respond("request", request_commands.note_recipient(request_id, name, told, acknowledged), json_output)
 
 
 @request.command("close")
@@ -87,7 +142,9 @@ def request_refuse(request_id: str, reason: str, json_output: bool) -> None:
 def request_close(request_id: str, json_output: bool) -> None:
     """Close a request whose effect passed: retain becomes the dataset's new revision and the canary pool is spent."""
     from .closing import close_request
+    from .request_commands import open_ends
 
     answer = close_request(request_id)
+    answer["warnings"] = open_ends(request_id) if answer["closed"] else []
     respond("close", answer, json_output)
     sys.exit(0 if answer["closed"] else 1)

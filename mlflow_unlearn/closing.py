@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from .documents import decode
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .records import ErasureRequest, Outcome, Registered, Split, State
+from .stages.burying import bury
+from .stages.guarding import data_files, data_paths
 from .stages.tracing import trace_requests
 from .stages.workbench import Workbench
 
@@ -35,11 +35,14 @@ def close_request(request_id: str) -> dict[str, Any]:
     reason = _not_passed(bench, request, registered) if unlearned and registered else _still_held(bench, request)
     if reason:
         return {"request": request_id, "closed": False, "reasons": [reason]}
-    return _close(bench, request, forgotten_canaries(bench) if unlearned else frozenset())
+    canaries = forgotten_canaries(bench) if unlearned else frozenset()
+    _refuse_absent_data(bench)
+    bury(bench, request, canaries, unlearned=unlearned)
+    return _close(bench, request, canaries)
 
 
 def _close(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) -> dict[str, Any]:
-    """Data first, then the pool, then the ledger: repeating it after a kill ends in the same state."""
+    """Data first, then the pool, then the ledger: repeating it after a kill ends in the same state. Tombstones were made before."""
     left = _commit_retain(bench, request, canaries)
     if canaries:
         split = bench.value(Split, "split")
@@ -84,22 +87,16 @@ def _still_held(bench: Workbench, request: ErasureRequest) -> str | None:
 def _commit_retain(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) -> int:
     from .adapters.erasure import Erased, erase
 
-    data = bench.params.data
     subjects, records = bench.ledger.erased()
-    gone = Erased(
-        schema=bench.schema,
-        subjects=subjects | set(request.subjects),
-        records=records | set(request.records) | canaries,
-    )
-    paths = [path for path in (data.path, data.canaries, data.holdout, data.general) if path and (bench.folder / path).exists()]
-    count = sum(erase(_files(bench.folder / path), gone) for path in paths)
-    for path in paths:
-        bench.project.commit_output(bench.from_root(path), f"Erase {request.request_id} from {data.name}")
+    subjects, records = subjects | set(request.subjects), records | set(request.records) | canaries
+    paths = data_paths(bench)
+    count = sum(erase(data_files(path), Erased(schema=schema, subjects=subjects, records=records)) for path, schema in paths)
+    for path, schema in paths:
+        bench.project.commit_output(bench.from_root(str(path)), f"Erase {request.request_id} from {schema.dataset}")
     return count
 
 
-def _files(path: Path) -> Sequence[Path]:
-    from .adapters.tables import holds_no_records
-
-    inside = (p for p in path.rglob("*") if p.is_file() and not holds_no_records(p.name))
-    return sorted(inside) if path.is_dir() else [path]
+def _refuse_absent_data(bench: Workbench) -> None:
+    absent = [path for path, _ in data_paths(bench) if not path.exists()]
+    if absent:
+        raise DataError("\n".join(f"{path}: not in the workspace, so that nothing can be erased from it; run `dvc checkout`" for path in absent))

@@ -10,9 +10,9 @@ from . import config
 from .documents import decode, encode
 from .errors import ConfigError
 from .gate import gate
+from .ledger_commands import due_document
 from .lineage import ModelVersion
 from .records import Claim, Evaluation, State, Verdict
-from .request_commands import summary
 from .stages.tracing import indexed_states, trace_requests
 from .stages.workbench import Workbench
 
@@ -21,15 +21,9 @@ def build_index() -> dict[str, Any]:
     """Index every dataset revision."""
     bench = Workbench()
     indexed = indexed_states(bench)
-    states = [encode(state) | bench.index.summary(state) for state in indexed.states]
-    return {"states": states, "unreadable": dict(indexed.unreadable), "files_newly_indexed": indexed.new_files}
-
-
-def trace_request(request_id: str) -> dict[str, Any]:
-    """Trace one request over everything registered."""
-    bench = Workbench()
-    traced = trace_requests(bench, [bench.ledger.get(request_id)])
-    return {key: value for key, value in encode(traced).items() if key != "parent"} | {"signed": False}
+    states = [encode(state) | bench.index.size(state) for state in indexed.states]
+    warnings = list(bench.project.problems())
+    return {"states": states, "unreadable": dict(indexed.unreadable), "warnings": warnings, "files_newly_indexed": indexed.new_files}
 
 
 def gate_version(uri: str, policy: Path | None) -> dict[str, Any]:
@@ -59,12 +53,9 @@ def _judged_again(bench: Workbench, version: ModelVersion, policy: config.Policy
 
 
 def status() -> dict[str, Any]:
-    """Open requests with days left, and every version that saw one of them."""
+    """What is due, what else is open, and every version that saw an open request."""
     bench = Workbench()
-    now = datetime.now(UTC)
     requests = bench.ledger.open()
     traced = trace_requests(bench, requests) if requests else None
-    return {
-        "open": [summary(request, now) for request in requests],
-        "blocked": [encode(line) for line in (*traced.affected, *traced.unknown)] if traced else [],
-    }
+    blocked = [encode(line) for line in (*traced.affected, *traced.unknown)] if traced else []
+    return due_document(bench.ledger, datetime.now(UTC)) | {"blocked": blocked, "warnings": list(traced.warnings) if traced else []}

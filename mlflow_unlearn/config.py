@@ -47,6 +47,19 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlsoData:
+    """Another DVC output about the same people: indexed too, so that what was trained on it can be decided exactly."""
+
+    name: str
+    path: str
+    """Relative to this params.yaml."""
+    columns: Columns | None = None
+    """None: the columns of the main dataset."""
+    records_of: str | None = None
+    """The dataset whose record ids the rows keep. Say so only if a row holds text of that one record and of no other."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataParams:
     """The dataset the model was trained on, as DVC tracks it."""
 
@@ -54,6 +67,10 @@ class DataParams:
     path: str
     """A DVC output: a directory or file of Parquet, JSONL or CSV, relative to this params.yaml."""
     columns: Columns = field(default_factory=Columns)
+    earlier_columns: tuple[Columns, ...] = ()
+    """Names that the columns had in earlier revisions, tried in turn where the present ones are missing."""
+    also: tuple[AlsoData, ...] = ()
+    """Other datasets about these people, and outputs derived from this one that keep record ids."""
     holdout: str | None = None
     """Records of people never trained on, same columns."""
     general: str | None = None
@@ -167,7 +184,9 @@ class Policy:
     deployed_precisions: tuple[str, ...] = ("fp32",)
     max_serial_unlearnings: int = 5
     near_duplicate_jaccard: float = 0.7
-    """Character 5-shingles of question + answer this similar in retain are warned about."""
+    """Records that resemble what was forgotten this much are warned about: Jaccard similarity of character 5-shingles of question + answer,"""
+    near_duplicate_refuse: float = 0.9
+    """and from here on they are refused."""
 
     def margin(self, table: Mapping[str, float], canaries: int) -> float | None:
         """The margin for the largest tabulated size not above `canaries`; None when there are too few."""

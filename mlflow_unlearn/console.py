@@ -19,9 +19,16 @@ def show(kind: str, document: dict[str, Any]) -> None:
         "index": _index,
         "request": _request,
         "requests": _requests,
+        "ledger": _ledger,
+        "tombstones": _tombstones,
+        "key": _key,
+        "commitment": _commitment,
         "close": _close,
         "trace": _trace,
+        "plan": _plan,
         "gate": _gate,
+        "guard": _guard,
+        "guard_hook": _guard_hook,
         "status": _status,
     }[kind](out, document)
 
@@ -48,12 +55,65 @@ def _index(out: Console, document: dict[str, Any]) -> None:
     rows = [(s["name"], s["md5"], ", ".join(s["revisions"]), s["records"], s["subjects"]) for s in document["states"]]
     out.print(_table("Dataset revisions", ("dataset", "DVC md5", "git revisions", "records", "people"), rows))
     out.print(f"{document['files_newly_indexed']} files newly indexed")
+    for md5, reason in document["unreadable"].items():
+        out.print(f"[yellow]dataset state {md5[:8]} is unreadable, and what was trained on it unknown: {reason}[/yellow]", soft_wrap=True)
+    _warnings(out, document)
 
 
 def _request(out: Console, document: dict[str, Any]) -> None:
     due = document["due_at"] or "no statutory deadline"
     out.print(f"{document['request_id']}: {document['state']}, {document['basis']}, {document['effect']}, due {due}")
     out.print(f"{document['subjects']} people and {document['records']} single records, kept as keyed tags")
+    for note in _notes(document):
+        out.print(note)
+
+
+def _notes(request: dict[str, Any]) -> list[str]:
+    """What a request is about beside its first line."""
+    told = [name for name in request["unacknowledged"] if name not in request["untold"]]
+    notes = {
+        "extended": request["extension"],
+        "clock stopped since": request["paused_at"],
+        "refused on": request["ground"],
+        "in force": ", ".join(request["interim"]),
+        "not yet told": ", ".join(request["untold"]),
+        "told, not acknowledged": ", ".join(told),
+        "tags lifted": request["lifted"],
+    }
+    return [f"{words}: {value}" for words, value in notes.items() if value]
+
+
+def _ledger(out: Console, document: dict[str, Any]) -> None:
+    for problem in document["problems"]:
+        out.print(f"[red]{problem}[/red]")
+    if not document["problems"]:
+        out.print(f"{document['events']} events, each as it was written; head {document['head']}")
+
+
+def _tombstones(out: Console, document: dict[str, Any]) -> None:
+    if "lifted" in document:
+        out.print(f"{document['lifted']} people and single records lifted: {document['basis']}")
+    kinds = ("subjects", "records", "contents", "sketches")
+    rows = [(key, *(counts[kind] for kind in kinds)) for key, counts in document["tombstones"].items()]
+    out.print(_table("Tombstones", ("key", "people", *kinds[1:]), rows))
+
+
+def _key(out: Console, document: dict[str, Any]) -> None:
+    out.print(f"key {document['key_id']} in use, {document['retired']} retired to {document['retired_file']}")
+    out.print(f"{document['requests']} requests translated, {document['unreadable_revisions']} dataset revisions could not be read")
+    for number, step in enumerate(document["next"], 1):
+        out.print(f"next {number}: {step}")
+
+
+def _commitment(out: Console, document: dict[str, Any]) -> None:
+    """Whatever a command about commitments answers, a line a fact."""
+    words = {name: value for name, value in document.items() if name not in ("about", "problems", "root_given")}
+    for name, value in {**document.get("about", {}), **words}.items():
+        out.print(f"{name.replace('_', ' ')}: {value}", soft_wrap=True, markup=False)
+    for problem in document.get("problems", ()):
+        out.print(f"[red]{problem}[/red]", soft_wrap=True)
+    if document.get("root_given") is False:
+        out.print("[yellow]the root is the file's own word; compare it with what was published, or give --root[/yellow]", soft_wrap=True)
 
 
 def _requests(out: Console, document: dict[str, Any]) -> None:
@@ -71,6 +131,8 @@ def _request_rows(requests: Sequence[dict[str, Any]]) -> list[tuple[object, ...]
 def _close(out: Console, document: dict[str, Any]) -> None:
     for line in document["reasons"]:
         out.print(line)
+    for line in document.get("warnings", ()):
+        out.print(f"[yellow]{line}[/yellow]")
 
 
 def _trace(out: Console, document: dict[str, Any]) -> None:
@@ -78,7 +140,50 @@ def _trace(out: Console, document: dict[str, Any]) -> None:
         rows = [(_version(line), ", ".join(line["aliases"]), line["records"], line["why"]) for line in document[state]]
         if rows:
             out.print(_table(f"[{style}]{state}[/{style}]", ("version", "alias", "records", "why"), rows))
+    _elsewhere(out, document)
+    _warnings(out, document)
     out.print("Lineage is not signed yet: `clear` is what the records say, not what a signature proves.")
+    if "graph" in document:
+        out.print(f"graph: {document['graph']}")
+
+
+def _elsewhere(out: Console, document: dict[str, Any]) -> None:
+    """Where the records lie besides the versions."""
+    held = [
+        (f"{each['state']['name']} {each['state']['md5'][:8]}", ", ".join(each["state"]["revisions"]), each["records"]) for each in document["held"]
+    ]
+    if held:
+        out.print(_table("Dataset revisions that hold the records", ("dataset", "git revisions", "records"), held))
+    found = [(each["path"], each["md5"][:8], "its own rows" if each["exact"] else "all downstream") for each in document["outputs"]]
+    if found:
+        out.print(_table("DVC outputs derived from them", ("output", "md5", "known by"), found))
+    runs = [(each["run_id"], each["experiment"], ", ".join(each["logged_models"])) for each in document["runs"]]
+    if runs:
+        out.print(_table("Runs that read them and are no registered version", ("run", "experiment", "logged models"), runs))
+
+
+def _warnings(out: Console, document: dict[str, Any]) -> None:
+    for line in document["warnings"]:
+        out.print(f"[yellow]{line}[/yellow]", soft_wrap=True)
+
+
+def _plan(out: Console, document: dict[str, Any]) -> None:
+    rows = [
+        (
+            project["project"],
+            job["model"],
+            _version(job | {"model": job["version"]}) if job["version"] else "",
+            job["because"],
+            ", ".join(f"{each['name']}/{each['version']}" for each in job["others"]),
+            len(job["undecided"]),
+            job["command"],
+        )
+        for project in document["projects"]
+        for job in project["jobs"]
+    ]
+    out.print(_table(f"Plan for {document['request']}", ("project", "model", "unlearn", "why this one", "also affected", "undecided", "run"), rows))
+    for name in document["not_traced"]:
+        out.print(f"[yellow]{name}: shares this ledger and has not planned the request; run `mlflow-unlearn trace --plan` there[/yellow]")
 
 
 def _version(line: dict[str, Any]) -> str:
@@ -92,11 +197,49 @@ def _gate(out: Console, document: dict[str, Any]) -> None:
         out.print(f"- {reason}")
 
 
+def _guard(out: Console, document: dict[str, Any]) -> None:
+    style = {"clean": "green", "refused": "red"}.get(document["answer"], "yellow")
+    out.print(f"[{style}]{document['answer']}[/{style}]: {document['records']} records, {document['tombstones']} tombstones")
+    rows = [(file["file"], kind, len(found), _first(found)) for file in document["files"] for kind, found in file["refused"].items() if found]
+    rows += [(file["file"], "similar (warning)", len(file["warned"]), _first(file["warned"])) for file in document["files"] if file["warned"]]
+    if rows:
+        out.print(_table("What resembles something erased", ("file", "what came back", "rows", "row numbers"), rows))
+    if document["borderline"]:
+        out.print(f"{document['borderline']} near duplicates lie so close to the threshold that the estimate could have fallen on its other side")
+    for line in document["problems"]:
+        out.print(f"[yellow]not decided: {line}[/yellow]", soft_wrap=True)
+
+
+def _first(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+
+
+def _guard_hook(out: Console, document: dict[str, Any]) -> None:
+    out.print(f"the guard runs before each commit of a DVC tracking file: {document['hook']}", soft_wrap=True)
+    out.print(f"it asks the ledger {document['ledger']} ({document['tombstones']} tombstones)", soft_wrap=True)
+
+
 def _status(out: Console, document: dict[str, Any]) -> None:
-    if not document["open"]:
+    if document["open"]:
+        _open_requests(out, document)
+    else:
         out.print("No open request.")
-        return
-    rows = [(*row, request["days_left"]) for row, request in zip(_request_rows(document["open"]), document["open"], strict=True)]
+    for request, who in document["recipients"].items():
+        out.print(f"{request}: not told: {', '.join(who['untold']) or 'none'}; no acknowledgement: {', '.join(who['unacknowledged']) or 'none'}")
+    for request, measures in document["interim"].items():
+        out.print(f"{request}: interim measures: {', '.join(measures)}")
+    for request, projects in document["not_traced"].items():
+        out.print(f"[yellow]{request}: not planned by {', '.join(projects)}[/yellow]")
+    buried = sum(counts["records"] for counts in document["tombstones"].values())
+    out.print(f"{buried} records under tombstones; ledger of {document['ledger']['events']} events")
+    for problem in document["ledger"]["problems"]:
+        out.print(f"[red]{problem}[/red]", soft_wrap=True)
+    _warnings(out, document)
+
+
+def _open_requests(out: Console, document: dict[str, Any]) -> None:
+    days = [f"{request['days_left']} (clock stopped)" if request["paused_at"] else request["days_left"] for request in document["open"]]
+    rows = [(*row, left) for row, left in zip(_request_rows(document["open"]), days, strict=True)]
     out.print(_table("Open requests", ("request", "state", "basis", "effect", "received", "due", "people", "records", "days left"), rows))
     blocked = [(_version(line), ", ".join(line["aliases"]), line["why"]) for line in document["blocked"]]
     out.print(_table("Versions that must not be deployed", ("version", "alias", "why"), blocked))

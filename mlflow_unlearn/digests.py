@@ -45,6 +45,11 @@ def keyed_tag(key: bytes, domain: Domain, *parts: str) -> str:
     return hmac.digest(key.hex().encode(), message, "sha256").hex()[:32]
 
 
+def key_id(key: bytes) -> str:
+    """Check value of a tag key, 16 hex characters: says whether two people hold the same key and nothing else about it."""
+    return hmac.digest(key.hex().encode(), b"mlflow-unlearn key id", "sha256").hex()[:16]
+
+
 def read_tag_key(path: Path) -> bytes:
     """The tenant's tag key.
 
@@ -62,15 +67,35 @@ def read_tag_key(path: Path) -> bytes:
     return key
 
 
-def create_tag_key(path: Path) -> bool:
-    """Write a random key with mode 0600; False when one is there already."""
+def retired_key_file(path: Path, identity: str) -> Path:
+    """Where a rotation keeps the tag key of this `key_id`, beside the key in use."""
+    return path.with_name(f"{path.name}.retired-{identity}")
+
+
+def read_retired_keys(path: Path) -> dict[str, bytes]:
+    """`key_id` -> tag key of every retired key beside the key file `path`; a file that is not the key its name says is refused.
+
+    Raises:
+        ConfigError: such a file, or one that `read_tag_key` refuses.
+    """
+    keys = {found.name.rpartition("-")[2]: read_tag_key(found) for found in sorted(path.parent.glob(f"{path.name}.retired-*"))}
+    for identity, key in keys.items():
+        if key_id(key) != identity:
+            raise ConfigError(f"{retired_key_file(path, identity)}: holds the key {key_id(key)}; restore the retired key or remove the file")
+    return keys
+
+
+def create_tag_key(path: Path, key: bytes | None = None) -> bool:
+    """Write a random key, or this one, with mode 0600; False when one is there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return False
     with os.fdopen(handle, "wb") as stream:
-        stream.write(os.urandom(TAG_KEY_BYTES))
+        stream.write(key or os.urandom(TAG_KEY_BYTES))
+        stream.flush()
+        os.fsync(stream.fileno())
     return True
 
 

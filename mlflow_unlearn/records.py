@@ -65,6 +65,15 @@ class Direction(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipient:
+    """Somebody to whom the data were disclosed and who has to be told of the erasure (GDPR art. 19), by a code."""
+
+    name: str
+    told_at: datetime | None = None
+    acknowledged_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErasureRequest:
     """One entry of the ledger."""
 
@@ -76,7 +85,43 @@ class ErasureRequest:
     state: State = State.OPEN
     subjects: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
-    """Keyed tags of the people, and of the single records, to forget; sorted."""
+    """Keyed tags of the people, and of the single records, to forget; sorted. What was lifted after closing is not among them."""
+    extension: str | None = None
+    """Why the deadline was extended, as a code of reasons.EXTENSIONS."""
+    paused_at: datetime | None = None
+    """Since when the clock stands still; the deadline moves by the pause when it ends."""
+    ground: str | None = None
+    """On which ground it was refused, as a code of reasons.GROUNDS."""
+    interim: tuple[str, ...] = ()
+    """Measures of reasons.MEASURES in force; sorted."""
+    recipients: tuple[Recipient, ...] = ()
+    lifted: int = 0
+    """Tags of people who lawfully returned after closing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tombstones:
+    """What closed requests left behind, so that a dataset which brings it back can be refused: keyed, without any text."""
+
+    subjects: frozenset[str] = frozenset()
+    records: frozenset[str] = frozenset()
+    contents: frozenset[str] = frozenset()
+    """Keyed tags, 32 hex characters each."""
+    sketches: tuple[str, ...] = ()
+    """Keyed near-duplicate fingerprints, each up to 4096 hex characters; sorted, each once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One pipeline that shares the ledger with others."""
+
+    name: str
+    repository: str
+    """URL of the git remote without credentials; empty where there is none."""
+    folder: str
+    """Folder of its params.yaml, relative to the git root."""
+    model: str
+    dataset: str
 
 
 @dataclass(frozen=True, kw_only=True)

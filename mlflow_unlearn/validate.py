@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -13,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from .fingerprints import normalised, shingles
 from .protocols import Record
-
-SHINGLE = 5
-"""Characters in a shingle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +30,12 @@ class ValidationJob:
     subjects: AbstractSet[str]
     """Keyed tags of the requested people."""
     near_duplicate_jaccard: float
+    near_duplicate_refuse: float
+    """Jaccard similarity from which a near duplicate is warned about, and refused."""
+    returned: NDArray[np.bool_]
+    """(retain,) whether an earlier erasure left a tombstone for this person, record or text."""
+    resemblance: NDArray[np.float64]
+    """(retain,) the largest estimated Jaccard similarity with a text that was erased earlier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ def check(job: ValidationJob) -> tuple[Check, ...]:
     forget_tags = {record.tag for record in job.forget}
     everything = [(record.tag, record.prompt, record.answer) for record in (*job.forget, *job.retain)]  # a revision may reword a record
     repeats = Counter(everything)
-    forgotten_texts = {_normalised(record) for record in job.forget}
+    forgotten_texts = {_text(record) for record in job.forget}
     return (
         Check(
             name="prompt and answer are there",
@@ -68,47 +71,48 @@ def check(job: ValidationJob) -> tuple[Check, ...]:
         Check(name="no requested person is left in retain", obeyed=_flags(record.subject not in job.subjects for record in job.retain)),
         Check(name="hold-out was never trained on", obeyed=_flags(record.tag not in job.dataset_tags for record in job.holdout)),
         Check(name="excluded canaries were never trained on", obeyed=_flags(r.tag not in job.dataset_tags for r in job.excluded_canaries)),
-        Check(name="no exact duplicate of forgotten text in retain", obeyed=_flags(_normalised(r) not in forgotten_texts for r in job.retain)),
-        Check(
-            name="no near duplicate of forgotten text in retain",
-            obeyed=~near_duplicates(job.forget, job.retain, job.near_duplicate_jaccard),
-            severity="warn",
-        ),
+        Check(name="no exact duplicate of forgotten text in retain", obeyed=_flags(_text(r) not in forgotten_texts for r in job.retain)),
+        *_near("forgotten text", nearest(job.forget, job.retain), job),
+        Check(name="no erased person, record or text is back in retain", obeyed=~job.returned),
+        *_near("erased text", job.resemblance, job),
     )
 
 
-def near_duplicates(forget: Sequence[Record], retain: Sequence[Record], threshold: float) -> NDArray[np.bool_]:
-    """(retain records,) whether the Jaccard similarity of character shingles of prompt + answer with any forget record reaches the threshold.
+def _near(of: str, resemblance: NDArray[np.float64], job: ValidationJob) -> tuple[Check, Check]:
+    """A warning from the one similarity on, a refusal from the other."""
+    return (
+        Check(name=f"no near duplicate of {of} in retain", obeyed=resemblance < job.near_duplicate_jaccard, severity="warn"),
+        Check(name=f"no near copy of {of} in retain", obeyed=resemblance < job.near_duplicate_refuse),
+    )
+
+
+def nearest(forget: Sequence[Record], retain: Sequence[Record]) -> NDArray[np.float64]:
+    """(retain records,) the largest Jaccard similarity of character shingles of prompt + answer with any forget record.
 
     Exact: one sparse product counts the shingles that each pair shares.
     """
+    best = np.zeros(len(retain))
     if not forget or not retain:
-        return np.zeros(len(retain), dtype=np.bool_)
-    shingles = [_shingles(record) for record in (*forget, *retain)]
-    matrix, sizes = _incidence(shingles), np.array([len(each) for each in shingles])
+        return best
+    sets = [shingles(_text(record)) for record in (*forget, *retain)]
+    matrix, sizes = _incidence(sets), np.array([len(each) for each in sets])
     left, right = matrix[: len(forget)], matrix[len(forget) :]
-    found = np.zeros(len(retain), dtype=np.bool_)
     for start in range(0, len(forget), 256):  # bounds memory on large sets
         shared = (left[start : start + 256] @ right.T).tocoo()
         union = sizes[start + shared.row] + sizes[len(forget) + shared.col] - shared.data
-        found[shared.col[shared.data / union >= threshold]] = True  # dividing keeps ties: 14 / 25 is 0.56, but 0.56 * 25 is above 14
-    return found
+        np.maximum.at(best, shared.col, shared.data / union)  # dividing keeps ties: 14 / 25 is 0.56, but 0.56 * 25 is above 14
+    return best
 
 
-def _incidence(shingles: Sequence[set[str]]) -> sparse.csr_matrix:
+def _incidence(sets: Sequence[set[str]]) -> sparse.csr_matrix:
     vocabulary: dict[str, int] = {}
-    columns = [vocabulary.setdefault(shingle, len(vocabulary)) for each in shingles for shingle in each]
-    starts = np.concatenate([[0], np.cumsum([len(each) for each in shingles])])
-    return sparse.csr_matrix((np.ones(len(columns), dtype=np.int32), columns, starts), shape=(len(shingles), len(vocabulary)))
+    columns = [vocabulary.setdefault(shingle, len(vocabulary)) for each in sets for shingle in each]
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in sets])])
+    return sparse.csr_matrix((np.ones(len(columns), dtype=np.int32), columns, starts), shape=(len(sets), len(vocabulary)))
 
 
-def _shingles(record: Record) -> set[str]:
-    text = _normalised(record)
-    return {text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}
-
-
-def _normalised(record: Record) -> str:
-    return re.sub(r"\s+", " ", f"{record.prompt} {record.answer}").strip().casefold()
+def _text(record: Record) -> str:
+    return normalised(record.prompt, record.answer)
 
 
 def _flags(values: Iterable[bool]) -> NDArray[np.bool_]:

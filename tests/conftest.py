@@ -26,6 +26,7 @@ os.environ.update(
 hypothesis.settings.register_profile("no wall time", deadline=None)
 hypothesis.settings.load_profile("no wall time")
 _THIRD_PARTY = (
+    r"ignore:fetch_arrow_table\(\) is deprecated",  # Ibis 12 with DuckDB 2
     r"ignore:The ``noload`` loader strategy is deprecated",  # MLflow 3.17's tables under SQLAlchemy 2.1
     r"ignore:.*Any type hint is inferred as AnyType",  # MLflow about a type of its own, when pyfunc is first imported
 )

@@ -18,28 +18,31 @@ from mlflow_unlearn.cli import STAGES
 PACKAGE = Path(mlflow_unlearn.__file__).parent
 RANKS = {
     0: "errors lineage records",
-    1: "protocols config catalog documents digests canaries deadlines losses stats epsilon",
+    1: "protocols config catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses stats epsilon closure provenance story ancestry picture layers",
     2: "engine",
     3: "methods metrics attacks",
-    4: "trace split validate unlearn evaluate judge gate review adapters",
+    4: "trace plan graph trace_page split validate unlearn evaluate judge gate guard review adapters",
     5: "plugin",
-    6: "stages commands request_commands console closing scaffolding cli cli_options cli_requests",
+    6: "stages commands trace_commands request_commands ledger_commands guard_commands commitment_commands console closing scaffolding cli cli_options cli_requests cli_ledger cli_guard cli_commitments",
 }
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
-VERBS = {"trace", "split", "validate", "unlearn", "evaluate", "judge", "gate", "review"}
+VERBS = {"trace", "plan", "graph", "split", "validate", "unlearn", "evaluate", "judge", "gate", "guard", "review"}
 HEAVY_OWNERS = {
     "dvc": {"adapters"},
     "dvc_data": {"adapters"},
     "mlflow": {"adapters", "plugin"},
     "great_expectations": {"adapters"},
     "duckdb": {"adapters"},
+    "ibis": {"adapters"},
+    "polars": {"adapters"},
+    "polars_hash": {"adapters"},
     "sqlalchemy": {"adapters"},
     "transformers": {"adapters"},
     "peft": {"adapters"},
     "tokenizers": {"adapters"},
     "pyarrow": {"adapters"},
     "torch": {"adapters", "engine", "methods", "losses", "unlearn"},
-    "click": {"cli", "cli_options", "cli_requests"},
+    "click": {"cli", "cli_options", "cli_requests", "cli_guard", "cli_ledger", "cli_commitments"},
     "rich": {"console", "stages"},
 }
 GLOBAL_SEEDS = {"manual_seed", "manual_seed_all", "seed", "set_seed", "seed_everything"}

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import stat
 
@@ -54,6 +55,29 @@ def test_a_missing_or_short_key_says_what_to_do(tmp_path, content, complaint):
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=complaint):
         digests.read_tag_key(path)
+
+
+def test_a_key_id_tells_keys_apart_and_is_no_tag():
+    ids = {digests.key_id(key) for key in (KEY, KEY[::-1], bytes(32))}
+    assert len(ids) == 3
+    assert all(len(found) == 16 and not digests.keyed_tag(KEY, "subject", "mlflow-unlearn key id").startswith(found) for found in ids)
+
+
+def test_a_key_id_is_the_hmac_of_a_constant_as_rfc_2104_writes_it():
+    block = KEY.hex().encode()  # one block of 64 bytes
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + b"mlflow-unlearn key id").digest()
+    assert digests.key_id(KEY) == hashlib.sha256(bytes(byte ^ 0x5C for byte in block) + inner).hexdigest()[:16]
+
+
+def test_retired_keys_are_found_beside_the_key_and_are_what_their_name_says(tmp_path):
+    path = tmp_path / "tag.key"
+    assert digests.read_retired_keys(path) == {}
+    kept = digests.retired_key_file(path, digests.key_id(KEY))
+    assert digests.create_tag_key(kept, KEY)
+    assert digests.read_retired_keys(path) == {digests.key_id(KEY): KEY}
+    kept.write_bytes(KEY[::-1])
+    with pytest.raises(ConfigError, match=f"holds the key {digests.key_id(KEY[::-1])}; restore the retired key or remove the file"):
+        digests.read_retired_keys(path)
 
 
 def test_tensor_digest_ignores_file_names_sharding_and_order(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_unlearn.protocols import Record
-from mlflow_unlearn.validate import Check, ValidationJob, check, near_duplicates
+from mlflow_unlearn.validate import Check, ValidationJob, check, nearest
 
 PLACES = ("a lighthouse keeper", "seven beehives", "the old canal", "a glass harmonica", "cinnamon", "quartz", "a blue tram", "walnut oil")
 
@@ -29,6 +29,9 @@ SOUND = ValidationJob(
     excluded_canaries=EXCLUDED,
     subjects={"s0"},
     near_duplicate_jaccard=0.7,
+    near_duplicate_refuse=0.9,
+    returned=np.zeros(3, dtype=np.bool_),
+    resemblance=np.zeros(3),
 )
 
 
@@ -43,7 +46,8 @@ def test_a_sound_split_obeys_every_rule_and_owners_of_forgotten_canaries_may_sta
 def test_rules_are_named_once_and_only_near_duplicates_merely_warn() -> None:
     checks = check(SOUND)
     assert len({each.name for each in checks}) == len(checks)
-    assert [each.name for each in checks if each.severity == "warn"] == ["no near duplicate of forgotten text in retain"]
+    warnings = [each.name for each in checks if each.severity == "warn"]
+    assert warnings == ["no near duplicate of forgotten text in retain", "no near duplicate of erased text in retain"]
 
 
 def test_a_checker_outside_sees_flags_and_nothing_else() -> None:
@@ -62,6 +66,9 @@ def test_a_checker_outside_sees_flags_and_nothing_else() -> None:
         ({"subjects": {"s0", "s3", "s4"}}, "no requested person is left in retain", 2),
         ({"holdout": [*HOLDOUT, record(3)]}, "hold-out was never trained on", 1),
         ({"excluded_canaries": [record(4), record(0)]}, "excluded canaries were never trained on", 2),
+        ({"returned": np.array([True, False, True])}, "no erased person, record or text is back in retain", 2),
+        ({"resemblance": np.array([0.69, 0.7, 0.95])}, "no near duplicate of erased text in retain", 2),
+        ({"resemblance": np.array([0.89, 0.9, 0.95])}, "no near copy of erased text in retain", 2),
     ],
 )
 def test_each_defect_breaks_its_rule_and_is_counted(change: dict[str, object], rule: str, rows: int) -> None:
@@ -72,48 +79,52 @@ def test_each_defect_breaks_its_rule_and_is_counted(change: dict[str, object], r
 def test_a_copy_of_forgotten_text_under_another_id_is_refused_however_it_is_spaced_or_cased(answer: str) -> None:
     copied = [replace(RETAIN[0], prompt=FORGET[0].prompt, answer=answer), *RETAIN[1:]]
     found = broken(replace(SOUND, retain=copied))
-    assert found == {"no exact duplicate of forgotten text in retain": 1, "no near duplicate of forgotten text in retain": 1}
+    assert set(found) == {f"no {kind} of forgotten text in retain" for kind in ("exact duplicate", "near duplicate", "near copy")}
 
 
-def test_near_duplicates_are_counted_and_only_warn() -> None:
-    near = [replace(RETAIN[0], prompt=FORGET[0].prompt, answer="a lighthouse keeper!"), *RETAIN[1:]]
-    assert broken(replace(SOUND, retain=near)) == {"no near duplicate of forgotten text in retain": 1}
+@pytest.mark.parametrize(("answer", "refused"), [("a lighthouse keeper!", True), ("a lighthouse keeper today", False)])
+def test_near_duplicates_of_the_forgotten_are_warned_about_and_near_copies_refused(answer: str, refused: bool) -> None:
+    near = [replace(RETAIN[0], prompt=FORGET[0].prompt, answer=answer), *RETAIN[1:]]
+    found = broken(replace(SOUND, retain=near))
+    assert found.pop("no near duplicate of forgotten text in retain") == 1
+    assert found == ({"no near copy of forgotten text in retain": 1} if refused else {})
 
 
 @given(st.lists(st.booleans(), max_size=8), st.integers(0, 8))
 def test_rows_are_conserved_exactly_when_forget_and_retain_add_up(forgotten: list[bool], rows: int) -> None:
     records = [record(i) for i in range(len(forgotten))]
     forget, retain = ([r for r, gone in zip(records, forgotten, strict=True) if gone is side] for side in (True, False))
-    job = replace(SOUND, forget=forget, retain=retain, dataset_tags={r.tag for r in records}, dataset_rows=rows)
+    nothing = {"returned": np.zeros(len(retain), dtype=np.bool_), "resemblance": np.zeros(len(retain))}
+    job = replace(SOUND, forget=forget, retain=retain, dataset_tags={r.tag for r in records}, dataset_rows=rows, **nothing)
     assert ("forget and retain make the dataset" in broken(job)) == (rows != len(records))
 
 
-def naive_near_duplicates(forget: list[Record], retain: list[Record], threshold: float) -> list[bool]:
+def naive_nearest(forget: list[Record], retain: list[Record]) -> list[float]:
     def shingles(each: Record) -> set[str]:
         text = f"{each.prompt} {each.answer}"
         return {text[i : i + 5] for i in range(len(text) - 4)}
 
-    return [any(len(shingles(f) & shingles(r)) / len(shingles(f) | shingles(r)) >= threshold for f in forget) for r in retain]
+    return [max((len(shingles(f) & shingles(r)) / len(shingles(f) | shingles(r)) for f in forget), default=0.0) for r in retain]
 
 
 texts = st.builds(lambda q, a: Record(tag="t", subject=None, prompt=q + "?", answer=a), *[st.text("ab", min_size=4, max_size=14)] * 2)
 
 
-@given(st.lists(texts, max_size=5), st.lists(texts, max_size=5), st.sampled_from([0.2, 0.5, 0.7, 1.0]))
-def test_near_duplicates_are_those_of_the_pairwise_definition(forget: list[Record], retain: list[Record], threshold: float) -> None:
-    assert near_duplicates(forget, retain, threshold).tolist() == naive_near_duplicates(forget, retain, threshold)
+@given(st.lists(texts, max_size=5), st.lists(texts, max_size=5))
+def test_nearest_is_the_largest_similarity_of_the_pairwise_definition(forget: list[Record], retain: list[Record]) -> None:
+    assert nearest(forget, retain).tolist() == naive_nearest(forget, retain)
 
 
 def test_a_pair_exactly_at_the_threshold_counts_although_floats_round() -> None:
     left, right = (Record(tag=tail, subject=None, prompt="abcdefghijklmnopqr" + tail, answer="z") for tail in ("1234", "567"))
     shared, union = 18 - 4, (22 + 2 - 4) + (21 + 2 - 4) - (18 - 4)
     assert 0.56 * union > shared, "a product would miss this pair"
-    assert near_duplicates([left], [right], 0.56).tolist() == [True]
+    assert nearest([left], [right])[0] >= 0.56
 
 
 def test_sets_larger_than_one_block_lose_no_pair() -> None:
     many = [Record(tag=f"m{i}", subject=None, prompt=f"{i:04d}" * 5, answer="x") for i in range(300)]
-    assert near_duplicates(many, many[::-1], 1.0).all()
+    assert (nearest(many, many[::-1]) == 1.0).all()
 
 
 def test_violations_are_the_flags_that_are_off() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ..canaries import Flip, commitment
-from ..digests import keyed_tag
 from ..errors import LineageError
 from ..lineage import DatasetRevision
 from ..protocols import Record
@@ -34,10 +33,13 @@ class DatasetReader:
 
     project: DvcProject
     schema: Schema
+    """Of the main dataset and of the files beside it."""
+    others: Mapping[str, Schema] = field(default_factory=dict)
+    """Of the further datasets, by name."""
 
     def records(self, state: DatasetRevision, strangers: Sequence[str] = ()) -> list[Record]:
         """Every record of one revision, sorted by tag."""
-        return read_records(self._sources(state.path, state.md5), self.schema, strangers)
+        return read_records(self._sources(state.path, state.md5), self.others.get(state.name, self.schema), strangers)
 
     def beside(self, path: str | None, states: Sequence[DatasetRevision]) -> list[Record]:
         """Records of another DVC output in the git revision of the training data; none where params.yaml names no such file."""
@@ -71,7 +73,7 @@ class DatasetReader:
         )
 
     def _tag(self, record_id: str) -> str:
-        return keyed_tag(self.schema.key, "record", self.schema.dataset, record_id)
+        return self.schema.record_tag(record_id)
 
     def _beside(self, path: str | None, states: Sequence[DatasetRevision]) -> list[Source]:
         if path is None:

@@ -37,7 +37,7 @@ def erase(files: Sequence[Path], erased: Erased) -> int:
 
 
 def _erase_from(path: Path, erased: Erased) -> int:
-    tags = read_tags(Source(name=path.name, path=path), erased.schema).select(["record", "subject"]).to_pylist()
+    tags = read_tags(Source(name=path.name, path=path), erased.schema).select("record", "subject").to_dicts()
     keep = [row["record"] not in erased.records and row["subject"] not in erased.subjects for row in tags]
     if all(keep):
         return 0

@@ -1,126 +1,200 @@
-"""The record index: keyed tags of every dataset file, as Parquet, joined with requests by DuckDB.
+"""The record index: which records and people each dataset state holds, as keyed tags, asked without reading the data again.
 
-One index file a dataset file, named after its md5: a new revision costs only the files that changed. The folder is named after the key, so that
-an index made with another key is never asked.
+Built state by state from what DVC kept, incrementally: a new state costs the files that changed. The folder is named after the key and the columns,
+so that an index made with another key is never asked. Once indexed, a state stays traceable when its bytes are purged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow as arrow
-import pyarrow.parquet as parquet
+import numpy as np
+from numpy.typing import NDArray
 
 from ..digests import canonical_json, sha256_json, write_atomically
 from ..documents import encode
-from ..errors import DataError
+from ..errors import DataError, StoreError
 from ..lineage import DatasetRevision
 from .dvc_project import DvcProject
-from .tables import Schema, Source, holds_no_records, read_tags
+from .index_parts import Catalog, IndexedState, IndexParts
+from .keyed import tags_of_words, words_of_tags
+from .tables import Schema
 
-ROWS_PER_GROUP = 20_480
-_EMPTY = arrow.table({name: arrow.array([], arrow.string()) for name in ("record", "subject", "content")})
+_Columns = dict[str, NDArray[np.int64]]
+MATCHED = ("record_high", "record_low", "first", "last")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updated:
+    """What bringing the index up to date did."""
+
+    new_files: int = 0
+    unreadable: Mapping[str, StoreError | DataError] = field(default_factory=dict)
+    """DVC md5 of a state -> why it cannot be indexed; what was trained on it is unknown."""
 
 
 @dataclass(frozen=True)
 class RecordIndex:
     """Tags of one dataset under one key and one choice of columns."""
 
-    folder: Path
+    home: Path
     project: DvcProject
     schema: Schema
 
-    def ensure(self, state: DatasetRevision) -> int:
-        """Index what is new in a dataset revision.
+    def update(self, states: Sequence[DatasetRevision]) -> Updated:
+        """Index what is new, in the order given; oldest first keeps the index small. Two that update at once take turns."""
+        if all(state.md5 in self.catalog.ordinals for state in states):
+            return Updated()
+        from .index_builder import IndexBuilder  # Polars: only when there is something to read
 
-        Returns:
-            How many files were newly indexed.
+        with self._locked():
+            self.__dict__.pop("catalog", None)
+            builder = IndexBuilder(self.parts, self.project, self.schema, self.catalog)
+            updated = Updated(new_files=builder.build(states), unreadable=builder.unreadable)
+            self.__dict__["catalog"] = builder.catalog
+        return updated
 
-        Raises:
-            StoreError: its bytes are nowhere.
-            DataError: a file does not have the shape params.yaml promises.
-        """
-        new = [(relpath, md5) for relpath, md5 in self._files(state.md5) if not self._file(relpath, md5).exists()]
-        self.project.prefetch(md5 for relpath, md5 in new if not holds_no_records(relpath))
-        for relpath, md5 in new:
-            name = f"{state.path}/{relpath}" if relpath else state.path
-            tags = _EMPTY if holds_no_records(relpath) else read_tags(Source(name=name, path=self.project.local_path(md5)), self.schema)
-            sink = arrow.BufferOutputStream()
-            parquet.write_table(tags.sort_by("record"), sink, row_group_size=ROWS_PER_GROUP)
-            write_atomically(self._file(relpath, md5), bytes(sink.getvalue().to_pybytes()))
-        return len(new)
+    def holds(self, state: DatasetRevision) -> bool:
+        """Whether a state is indexed."""
+        return state.md5 in self.catalog.ordinals
 
     def matches(self, states: Sequence[DatasetRevision], *, subjects: Sequence[str], records: Sequence[str]) -> Mapping[str, int]:
-        """DVC md5 -> number of its records that belong to one of `subjects` or are one of `records`; revisions without any are left out."""
-        rows = self._ask(
-            states,
-            subjects,
-            records,
-            "SELECT s.md5, count(DISTINCT t.record) FROM tags t JOIN states s USING (filename) "
-            "WHERE t.subject IN (SELECT tag FROM subjects) OR t.record IN (SELECT tag FROM records) GROUP BY s.md5",
-        )
-        return {str(md5): int(count) for md5, count in rows}
+        """DVC md5 -> number of its records that belong to one of `subjects` or are one of `records`; states without any are left out."""
+        ordinals = self._ordinals(states)
+        hits = [rows for by, tags in (("subject", subjects), ("record", records)) if (rows := self._hits(by, tags)) is not None]
+        if not hits or not ordinals:
+            return {}
+        from .index_queries import records_by_state
 
-    def unknown(self, states: Sequence[DatasetRevision], *, subjects: Sequence[str], records: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Positions in `subjects` and in `records` that no state holds."""
-        found_subjects = self._ask(states, subjects, records, "SELECT DISTINCT subject FROM tags WHERE subject IN (SELECT tag FROM subjects)")
-        found_records = self._ask(states, subjects, records, "SELECT DISTINCT record FROM tags WHERE record IN (SELECT tag FROM records)")
-        known = {str(row[0]) for row in (*found_subjects, *found_records)}
-        return [i for i, tag in enumerate(subjects) if tag not in known], [i for i, tag in enumerate(records) if tag not in known]
+        rows = hits[0] if len(hits) == 1 else hits[0].union(hits[1])
+        asked = self.parts.table({"ordinal": np.array(ordinals, dtype=np.int32)})
+        counts = self.parts.engine.to_pyarrow(records_by_state(rows, asked)).to_pylist()
+        return {self.catalog.states[row["ordinal"]].md5: int(row["records"]) for row in counts}
+
+    def unknown(self, *, subjects: Sequence[str], records: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Positions in `subjects` and in `records` that no state ever held."""
+        return self._absent("subject", subjects), self._absent("record", records)
 
     def rows(self, states: Sequence[DatasetRevision]) -> list[tuple[str, str]]:
         """(record tag, content tag) of everything in the union of `states`, each wording of a record once."""
-        return [(str(record), str(content)) for record, content in self._ask(states, [], [], "SELECT DISTINCT record, content FROM tags")]
+        table = self._present(states, ("record_high", "record_low", "content_high", "content_low"))
+        record, content = (tags_of_words(*(table[f"{name}_{word}"] for word in ("high", "low"))) for name in ("record", "content"))
+        return list(zip(record, content, strict=True))
 
-    def summary(self, state: DatasetRevision) -> dict[str, int]:
-        """`records` and `subjects` (people) of one revision.
+    def records_of_files(self, states: Sequence[DatasetRevision], paths: Sequence[str]) -> list[str]:
+        """Record tags in files of the dataset, named relative to it, in any of `states`; sorted.
 
         Raises:
-            DataError: a record id occurs in more than one file.
+            DataError: no state has such a file.
         """
-        question = "SELECT count(*), count(DISTINCT record), count(DISTINCT subject) FROM tags"
-        ((rows, records, subjects),) = self._ask([state], [], [], question) or [(0, 0, 0)]
-        if rows != records:
-            repeated = rows - records
-            raise DataError(f"{state.path}: {repeated} duplicate record ids across its files; make ids unique (data.columns.record in params.yaml)")
-        return {"records": records, "subjects": subjects}
+        missing = sorted({path for path in paths if path not in self.catalog.shards})
+        if missing:
+            raise DataError(f"{len(missing)} of the named files are in no revision of {self.schema.dataset}; name them relative to the dataset")
+        shards = [self.catalog.shards.index(path) for path in paths]
+        table = self._present(states, ("record_high", "record_low"), shards)
+        return sorted(set(tags_of_words(table["record_high"], table["record_low"])))
 
-    def _ask(self, states: Sequence[DatasetRevision], subjects: Sequence[str], records: Sequence[str], question: str) -> list[Any]:
-        files = [(state.md5, str(self._file(relpath, md5))) for state in states for relpath, md5 in self._files(state.md5)]
-        if not files:
-            return []
-        with duckdb.connect(config={"threads": 2}) as connection:
-            connection.register("states", arrow.table({"md5": [md5 for md5, _ in files], "filename": [path for _, path in files]}))
-            connection.register("subjects", arrow.table({"tag": arrow.array(subjects, arrow.string())}))
-            connection.register("records", arrow.table({"tag": arrow.array(records, arrow.string())}))
-            listed = _quoted({path for _, path in files})  # table functions take no bound parameters inside a view
-            connection.execute(f"CREATE TEMP VIEW tags AS SELECT * FROM read_parquet({listed}, filename = true)")  # noqa: S608 - our own paths
-            return list(connection.execute(question).fetchall())
+    def removed_between(self, old: DatasetRevision, new: DatasetRevision) -> list[str]:
+        """Tags of the records that `old` holds and `new` does not; sorted."""
+        before, after = (self._present([state], ("record_high", "record_low")) for state in (old, new))
+        return sorted(set(tags_of_words(before["record_high"], before["record_low"])) - set(tags_of_words(after["record_high"], after["record_low"])))
 
-    def _files(self, md5: str) -> list[tuple[str, str]]:
-        """The file list of a state, kept: what was indexed stays traceable after its bytes were purged, and costs no look at the remote."""
-        kept = self.folder / "states" / f"{md5}.json"
+    def size(self, state: DatasetRevision) -> dict[str, int]:
+        """`records` and `subjects` (people) of one state, each counted once; kept, since they never change."""
+        kept = self.folder / "counts" / f"{state.md5}.json"
         if not kept.exists():
-            write_atomically(kept, canonical_json(self.project.files(md5)))
-        return [(relpath, file) for relpath, file in json.loads(kept.read_bytes())]
+            write_atomically(kept, canonical_json(self._count(self._ordinals([state])[0])))
+        return dict(json.loads(kept.read_bytes()))
 
-    def _file(self, relpath: str, md5: str) -> Path:
-        """One index file for each content and format: the same bytes can be data under one name and a readme under another."""
-        kind = "none" if holds_no_records(relpath) else Path(relpath).suffix.lstrip(".") or "file"
-        return self.folder / self._fingerprint / f"{md5}-{kind}.parquet"
+    def summary(self, state: DatasetRevision) -> dict[str, int]:
+        """The size of a state in which every record id occurs once.
+
+        Raises:
+            DataError: a record id occurs twice.
+        """
+        counted = self.size(state)
+        repeated = sum(self.catalog.heights[key] for key in self._state(state).files.values()) - counted["records"]
+        if repeated:
+            raise DataError(f"{state.path}: {repeated} duplicate record ids across its files; make ids unique (data.columns.record in params.yaml)")
+        return counted
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """What is indexed."""
+        return self.parts.load()
+
+    @cached_property
+    def parts(self) -> IndexParts:
+        """The files."""
+        return IndexParts(self.folder)
 
     @property
-    def _fingerprint(self) -> str:
-        """Names key and columns without revealing the key."""
-        key = hashlib.sha256(b"mlflow-unlearn index" + self.schema.key).hexdigest()
-        return sha256_json([key, self.schema.dataset, encode(self.schema.columns)])[:16]
+    def folder(self) -> Path:
+        """Named after key, dataset and columns without revealing the key."""
+        schema = self.schema
+        key = hashlib.sha256(b"mlflow-unlearn index" + schema.key).hexdigest()
+        return self.home / sha256_json([key, schema.dataset, schema.record_domain, encode(schema.columns), encode(schema.earlier)])[:16]
 
+    def _ordinals(self, states: Sequence[DatasetRevision]) -> list[int]:
+        missing = [state.md5[:8] for state in states if state.md5 not in self.catalog.ordinals]
+        if missing:
+            raise StoreError(f"dataset state {', '.join(missing)}: not indexed; run `mlflow-unlearn index`")
+        return sorted({self.catalog.ordinals[state.md5] for state in states})
 
-def _quoted(paths: set[str]) -> str:
-    return "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in sorted(paths)) + "]"
+    def _state(self, state: DatasetRevision) -> IndexedState:
+        return self.catalog.states[self._ordinals([state])[0]]
+
+    def _count(self, ordinal: int) -> dict[str, int]:
+        if not self.catalog.parts:
+            return {"records": 0, "subjects": 0}
+        from .index_queries import RECORD, SUBJECT, counts
+
+        asked = {"records": ("record", RECORD), "subjects": ("subject", SUBJECT)}
+        tables = {name: counts(self.parts.rows(self.catalog, by), ordinal, column) for name, (by, column) in asked.items()}
+        return {name: int(self.parts.engine.to_pyarrow(table)["n"][0].as_py()) for name, table in tables.items()}
+
+    def _asked(self, by: str, tags: Sequence[str]) -> NDArray[np.int64]:
+        """(tags that may be here, 2) words, most of the absent ones dropped without opening the index."""
+        wanted = words_of_tags(tuple(tags))
+        return wanted[self.parts.known(self.catalog, by, wanted[:, 0])] if len(wanted) else wanted
+
+    def _hits(self, by: str, tags: Sequence[str]) -> Any | None:
+        wanted = self._asked(by, tags)
+        if not len(wanted):
+            return None
+        from .index_queries import holding
+
+        asked = self.parts.table({"high": wanted[:, 0], "low": wanted[:, 1]})
+        return holding(self.parts.rows(self.catalog, by), asked, (f"{by}_high", f"{by}_low")).select(*MATCHED)
+
+    def _absent(self, by: str, tags: Sequence[str]) -> list[int]:
+        if not tags or not self.catalog.parts:
+            return list(range(len(tags)))
+        found = self.parts.known(self.catalog, by, words_of_tags(tuple(tags))[:, 0])
+        return [int(place) for place in np.flatnonzero(~found)]
+
+    def _present(self, states: Sequence[DatasetRevision], columns: Sequence[str], shards: Sequence[int] | None = None) -> _Columns:
+        ordinals = self._ordinals(states)
+        if not ordinals or not self.catalog.parts:
+            return {name: np.empty(0, dtype=np.int64) for name in columns}
+        from .index_queries import present_in
+
+        rows = self.parts.rows(self.catalog, "record")
+        rows = rows if shards is None else rows.filter(rows["shard"].isin(shards))
+        table = self.parts.engine.to_pyarrow(present_in(rows, ordinals).select(*columns).distinct())
+        return {name: table[name].to_numpy() for name in columns}
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            yield

@@ -20,6 +20,7 @@ from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from ..commitments import SCHEMA, Commitments
 from ..digests import sha256_json
 from ..documents import encode
 from ..lineage import ModelVersion
@@ -47,6 +48,8 @@ class Evidence:
     """The stage documents to keep beside the model: counts, digests and keyed tags, no texts."""
     docs: Path
     """Great Expectations' Data Docs."""
+    commitments: Commitments | None = None
+    """To the parent's data and what of them was retained; a new key makes them other bytes, not other evidence."""
 
     @property
     def digest(self) -> str:
@@ -71,6 +74,8 @@ def register(registry: Registry, name: str, evidence: Evidence, folder: Path) ->
         _log_curve(evidence.unlearned)
         for path in evidence.documents:
             mlflow.log_artifact(str(path), DOCUMENTS)
+        if evidence.commitments is not None:
+            mlflow.log_dict({"schema": SCHEMA, **encode(evidence.commitments)}, f"{DOCUMENTS}/commitment.json")
         if evidence.docs.is_dir():
             mlflow.log_artifacts(str(evidence.docs), "validation")
     return _registered(evidence, _version(registry, name, evidence, info))
@@ -144,6 +149,7 @@ def _tags(evidence: Evidence) -> dict[str, str]:
     verdicts = {f"{VERDICT_TAG}{verdict.effect.value}": verdict.outcome.value for verdict in evidence.verdicts}
     return {
         **{f"{DATASET_TAG}{name}": md5 for name, md5 in by_name((state.name, state.md5) for state in unlearned.parent.datasets).items()},
+        **(evidence.commitments.tags() if evidence.commitments else {}),
         **verdicts,
         "unlearn.verdict": verdicts[f"{VERDICT_TAG}removal"],
         "unlearn.parent": str(unlearned.parent.model),

@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlparse
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from ..config import Settings
 from ..digests import tensor_digest
 from ..documents import decode
 from ..errors import LineageError, StoreError, TamperedError
-from ..lineage import Descent, ModelVersion, Relation, VersionLineage
+from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
+from .registry_descent import DATASET_TAG, UNKNOWN_BASE, UNREADABLE, VERDICT_TAG, Origins, by_name
+from .registry_files import KeptAnswers
+from .registry_pages import PageRows
+from .registry_rows import BASE_TAG, DVC, Rows, RunRow, VersionRow
+from .registry_tables import table_rows
 
-DATASET_TAG, VERDICT_TAG = "unlearn.dvc.", "unlearn.verdict."
+__all__ = [
+    "BASE_TAG",
+    "DATASET_TAG",
+    "DOCUMENTS",
+    "UNKNOWN_BASE",
+    "UNREADABLE",
+    "VERDICT_TAG",
+    "ModelFiles",
+    "Registry",
+    "Verdicts",
+    "by_name",
+    "connect",
+]
+
+T = TypeVar("T")
 DOCUMENTS = "unlearn"
 """Artifact folder of a run that holds the stage documents."""
-UNREADABLE = "no DVC dataset was logged with it: add mlflow.log_input(mlflow.data.from_dvc(PATH)) to its training"
-BASE_TAG = "unlearn.base"
-"""On a run: tensor digest of the local model that training started from."""
-UNKNOWN_BASE = "it was trained from a local model that is no registered version, and nobody knows what that one saw"
-_PAGE = 1000
-_RUNS_A_QUERY = 200
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 """User and password of a URI, in MLflow's own messages too."""
+_UNKNOWN = re.compile("no such|[Uu]nknown column")
+"""How sqlite and MySQL say that a table or column is not there; other operational errors are a lock or a lost connection."""
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +74,27 @@ class Registry:
 
     client: MlflowClient
     experiment: str
+    state: Path | None = None
+    """Private folder for what is worth keeping between two looks, by the immutable id of what it is about."""
 
     def lineages(self, name: str | None = None) -> tuple[VersionLineage, ...]:
-        """What is known of every version of every registered model, or of one."""
-        with _reachable():
-            aliases = self._aliases(name)
-            found = self._versions(name)
-            runs = self._runs({version.run_id for version in found if version.run_id and not _datasets(version.tags)})
-            lineages = [self._lineage(version, runs, aliases.get((version.name, str(version.version)), ())) for version in found]
-            bases = {lineage.model: _base(version, runs) for version, lineage in zip(found, lineages, strict=True)}
-        return tuple(self._with_base(lineage, bases[lineage.model]) for lineage in lineages)
+        """What is known of every version of every registered model, or of one: its data and every version it was made from."""
+        weights = _Weights(self)
+
+        def read(rows: Rows) -> tuple[VersionLineage, ...]:
+            return Origins(rows, self._kept("model-files.json"), weights.version).lineages(name)
+
+        return self._read(read)
+
+    def runs_on(self, md5s: Collection[str]) -> tuple[RunLineage, ...]:
+        """Runs, deleted ones too, that logged one of these digests as a dataset under DVC, with the models they logged; by id."""
+
+        def read(rows: Rows) -> tuple[RunLineage, ...]:
+            found = rows.runs(rows.readers(md5s))
+            logged = rows.models_of(found)
+            return tuple(_run_lineage(run, logged.get(run_id, ())) for run_id, run in sorted(found.items()))
+
+        return self._read(read)
 
     def resolve(self, uri: str) -> ModelVersion:
         """`models:/NAME/VERSION` or `models:/NAME@ALIAS` as a version.
@@ -131,78 +160,23 @@ class Registry:
                 return None
         return cast(dict[str, Any], json.loads(Path(path).read_bytes()))
 
-    def _versions(self, name: str | None) -> list[Any]:
-        found: list[Any] = []
-        token = None
-        while True:
-            page = self.client.search_model_versions(f"name = '{name}'" if name else None, max_results=_PAGE, page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                return found
+    def _read(self, read: Callable[[Rows], T]) -> T:
+        """By MLflow's tables where they are at hand and as expected, else by its client's pages."""
+        from sqlalchemy.exc import OperationalError, ProgrammingError
 
-    def _aliases(self, name: str | None) -> dict[tuple[str, str], tuple[str, ...]]:
-        aliases: dict[tuple[str, str], tuple[str, ...]] = {}
-        for model in self.client.search_registered_models(f"name = '{name}'" if name else None, max_results=_PAGE):
-            for alias, version in sorted(model.aliases.items()):
-                aliases[model.name, str(version)] = (*aliases.get((model.name, str(version)), ()), alias)
-        return aliases
+        with _reachable(), _no_collection():
+            tables = table_rows(self.client)
+            if tables is not None:
+                try:
+                    return read(tables)
+                except (OperationalError, ProgrammingError) as error:
+                    if isinstance(error, OperationalError) and not _UNKNOWN.search(str(error.orig)):
+                        raise
+                    _logger.warning("MLflow's tables are not as expected (%s); asking its client, which is slower", type(error).__name__)
+            return read(PageRows(self.client, self._kept("run-inputs.json")))
 
-    def _runs(self, run_ids: set[str]) -> dict[str, Any]:
-        """Runs by id, deleted ones too, in few queries; one that is gone for good is missing."""
-        wanted, runs = sorted(run_ids), {}
-        experiments = [each.experiment_id for each in self.client.search_experiments(ViewType.ALL)] if wanted else []
-        for start in range(0, len(wanted), _RUNS_A_QUERY):
-            listed = ",".join(f"'{run_id}'" for run_id in wanted[start : start + _RUNS_A_QUERY])
-            for run in self.client.search_runs(experiments, f"attributes.run_id IN ({listed})", ViewType.ALL, max_results=_RUNS_A_QUERY):
-                runs[run.info.run_id] = run
-        return runs
-
-    def _lineage(self, version: Any, runs: Mapping[str, Any], aliases: tuple[str, ...]) -> VersionLineage:
-        tags: Mapping[str, str] = version.tags
-        model = ModelVersion(name=version.name, version=str(version.version))
-        datasets, problem = _datasets(tags), None
-        if not datasets:
-            datasets, problem = self._run_datasets(version.run_id, runs)
-        parent = tags.get("unlearn.parent")
-        return VersionLineage(
-            model=model,
-            datasets=datasets,
-            ancestors=(Descent(parent=_version(parent), relation=Relation.UNLEARNED, evidence="tag unlearn.parent"),) if parent else (),
-            requests=tuple(filter(None, tags.get("unlearn.request", "").split(","))),
-            verdict={key.removeprefix(VERDICT_TAG): value for key, value in tags.items() if key.startswith(VERDICT_TAG)},
-            tensor_digest=tags.get("unlearn.tensor_digest"),
-            aliases=aliases,
-            problem=problem,
-        )
-
-    def _with_base(self, lineage: VersionLineage, base: str | None) -> VersionLineage:
-        """A version fine-tuned from a local model descends from the registered version of these weights; of another, nobody knows what it saw."""
-        if base is None or lineage.parent:
-            return lineage
-        others = (ModelVersion(name=v.name, version=str(v.version)) for v in self._versions(None))
-        parent = next((other for other in others if other != lineage.model and self._has_weights(other, base)), None)
-        made = (Descent(parent=parent, relation=Relation.FINE_TUNED, evidence="equal weights"),) if parent else ()
-        return replace(lineage, ancestors=made, problem=lineage.problem if parent else UNKNOWN_BASE)
-
-    def _has_weights(self, model: ModelVersion, digest: str) -> bool:
-        try:
-            return self.tensor_digest(model) == digest
-        except (LineageError, StoreError, TamperedError):
-            return False
-
-    def _run_datasets(self, run_id: str | None, runs: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
-        """Dataset inputs of the source run that lie under DVC; the run's own lineage tags are a hint about its repository, no claim."""
-        if not run_id:
-            return {}, UNREADABLE
-        if run_id not in runs:
-            return {}, "its source run no longer exists"
-        inputs = [each.dataset for each in runs[run_id].inputs.dataset_inputs]
-        datasets = by_name((dataset.name, dataset.digest) for dataset in inputs if dataset.source_type == "dvc")
-        foreign = sorted({dataset.name for dataset in inputs if dataset.source_type != "dvc"})
-        if foreign:
-            return datasets, f"it also learned from {len(foreign)} datasets that are not under DVC"
-        return datasets, None if datasets else UNREADABLE
+    def _kept(self, name: str) -> KeptAnswers:
+        return KeptAnswers(self.state / "registry" / name if self.state else None)
 
     def _what_there_is(self, name: str) -> str:
         try:
@@ -210,7 +184,7 @@ class Registry:
         except MlflowException:
             known = sorted(model.name for model in self.client.search_registered_models())
             return f"no registered model called {name}; there are: {', '.join(known) or 'none'}"
-        versions = sorted((str(version.version) for version in self._versions(name)), key=int)
+        versions = sorted((lineage.model.version for lineage in self.lineages(name)), key=int)
         aliases = ", ".join(f"@{alias}" for alias in sorted(model.aliases)) or "none"
         return f"no such version or alias; {name} has versions {', '.join(versions) or 'none'} and aliases {aliases}"
 
@@ -222,15 +196,33 @@ class Verdicts:
     verdicts: tuple[Verdict, ...]
 
 
-def _datasets(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key.removeprefix(DATASET_TAG): value for key, value in tags.items() if key.startswith(DATASET_TAG)}
+@dataclass(frozen=True)
+class _Weights:
+    """Finds registered versions by their weights; each version is hashed once at most, those that claim the digest first."""
 
+    registry: Registry
+    found: dict[tuple[str, ModelVersion], ModelVersion | None] = field(default_factory=dict)
+    digests: dict[ModelVersion, str | None] = field(default_factory=dict)
 
-def by_name(states: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """(dataset name, md5) pairs as a mapping in which no state hides another: where a name has several, `name/first digits of the md5`."""
-    known = sorted(set(states))
-    names = [name for name, _ in known]
-    return {name if names.count(name) == 1 else f"{name}/{md5[:8]}": md5 for name, md5 in known}
+    def version(self, digest: str, other: ModelVersion) -> ModelVersion | None:
+        """A version other than `other` with these weights."""
+        if (digest, other) not in self.found:
+            rows = sorted(self._rows, key=lambda row: row.tags.get("unlearn.tensor_digest") != digest)
+            candidates = (ModelVersion(name=row.name, version=row.version) for row in rows)
+            self.found[digest, other] = next((each for each in candidates if each != other and self._digest(each) == digest), None)
+        return self.found[digest, other]
+
+    @cached_property
+    def _rows(self) -> list[VersionRow]:
+        return self.registry._read(lambda rows: rows.versions())
+
+    def _digest(self, model: ModelVersion) -> str | None:
+        if model not in self.digests:
+            try:
+                self.digests[model] = self.registry.tensor_digest(model)
+            except (LineageError, StoreError, TamperedError):
+                self.digests[model] = None
+        return self.digests[model]
 
 
 def connect(settings: Settings, experiment: str) -> Registry:
@@ -253,7 +245,7 @@ def connect(settings: Settings, experiment: str) -> Registry:
             local = urlparse(settings.tracking_uri).scheme.split("+")[0] not in ("http", "https", "databricks")
             client.create_experiment(experiment, (settings.root / "mlartifacts" / experiment).as_uri() if local else None)
         mlflow.set_experiment(experiment)
-    return Registry(client, experiment)
+    return Registry(client, experiment, settings.state)
 
 
 class _reachable:  # noqa: N801 - reads as `with _reachable():`
@@ -283,11 +275,19 @@ def _parsed(uri: str) -> tuple[str, str | None, str | None]:
     raise LineageError(f"{uri}: expected models:/NAME/VERSION or models:/NAME@ALIAS")
 
 
-def _base(version: Any, runs: Mapping[str, Any]) -> str | None:
-    run = runs.get(version.run_id)
-    return run.data.tags.get(BASE_TAG) if run is not None else None
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No cycles are made while rows become values, and looking for some in between would cost as much time again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _version(text: str) -> ModelVersion:
-    name, _, version = text.rpartition("/")
-    return ModelVersion(name=name, version=version)
+def _run_lineage(run: RunRow, logged_models: tuple[str, ...]) -> RunLineage:
+    datasets = by_name((each.name, each.digest) for each in run.datasets if each.source_type == DVC)
+    models = tuple(sorted({*logged_models, *run.made}))
+    return RunLineage(run_id=run.run_id, experiment=run.experiment, datasets=datasets, logged_models=models)

@@ -3,9 +3,7 @@
 MLflow checks the annotation of the constructor with issubclass, so this module must not postpone the evaluation of annotations.
 """
 
-import hashlib
-import json
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from mlflow.data.dataset import Dataset
@@ -34,53 +32,29 @@ class DvcDataset(Dataset):  # type: ignore[misc]  # MLflow has no types
         return {**super().to_dict(), "profile": "{}", "schema": "{}"}
 
 
-def from_dvc(path: str, rev: str | None = None, name: str | None = None, digest: str | None = None) -> DvcDataset:
-    """A DVC output as an MLflow dataset.
+def from_dvc(path: str, rev: str | None = None, name: str | None = None, digest: str | None = None, repo: str | None = None) -> DvcDataset:
+    """A DVC output as an MLflow dataset, in any Git repository with DVC.
 
     Without `rev` the bytes in the workspace are read once and hashed as DVC does: data changed since the last `dvc add`, `commit` or `repro` get
-    the digest of what they are now, never that of what is recorded. Until it is committed no git revision holds it, and a trace says unknown.
+    the digest of what they are now, never that of what is recorded. Until they are committed no git revision holds them: the source says
+    `dirty`, and a trace says unknown. A path inside an output stands for the output, of which it is a part.
 
     Args:
-        path: the output (a file or directory under DVC), relative to the current folder.
-        rev: git revision to read its md5 from; default: the workspace.
+        path: the output (a file or directory under DVC) or something in it, relative to the current folder, or to the root of `repo`.
+        rev: git revision to read its md5 from; default: the workspace, or the newest commit of a `repo` that has to be cloned.
         name: name of the dataset; default: the last part of `path`.
-        digest: md5 that is expected; anything else is refused.
+        digest: md5 that is expected of the output; anything else is refused.
+        repo: another repository with DVC, a folder or a URL. Data that `dvc import` brought here are named by their path here, without it.
 
     Raises:
         LineageError: DVC does not track `path`, or it has another md5 than `digest`.
-        StoreError: this is not a Git and DVC repository.
+        ConfigError: this is not a Git and DVC repository.
+        StoreError: git or a tracking file cannot be read.
     """
-    import os
-
-    from ..adapters.dvc_project import DvcProject
-    from ..config import git_root
+    from ..adapters.training_data import training_data
     from ..errors import LineageError
 
-    root = git_root(Path.cwd())
-    project = DvcProject(root)
-    inside = Path(os.path.relpath(path, root)).as_posix()
-    name = name or Path(path).stem
-    output = project.output_at(inside, rev) if rev else None
-    if rev and output is None:
-        raise LineageError(f"{path}: not a DVC output at {rev}; check path and revision")
-    recorded = output.md5 if output else project.current_state(name, inside).md5
-    md5 = recorded if rev else _md5_now(root / inside) or recorded
-    if digest not in (None, md5):
-        raise LineageError(f"{path}: expected md5 {digest}, found {md5}; run `dvc checkout` or `dvc commit`")
-    return DvcDataset(source=DvcDatasetSource(path=inside, md5=md5, rev=rev or project.head(), repo=None), name=name, digest=md5)
-
-
-def _md5_now(path: Path) -> str | None:
-    """DVC 3's md5 of a file or directory as it lies here; None when it is not checked out."""
-    if path.is_file():
-        return _md5_of_file(path)
-    if not path.is_dir():
-        return None
-    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-    listing = json.dumps([{"md5": _md5_of_file(file), "relpath": relpath} for relpath, file in files])
-    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def _md5_of_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    data = training_data(path, rev, repo)
+    if digest not in (None, data.md5):
+        raise LineageError(f"{path}: expected md5 {digest}, found {data.md5}; run `dvc checkout` or `dvc commit`")
+    return DvcDataset(source=DvcDatasetSource.of(data), name=name or PurePath(path).stem or data.path, digest=data.md5)

@@ -1,35 +1,66 @@
-"""MLflow dataset source `dvc`: a DVC output by path, md5 and git revision, from which the bytes can be fetched again."""
+"""MLflow dataset source `dvc`: an output under DVC by path, md5, commit and repository, from which the bytes can be fetched again anywhere."""
 
 from __future__ import annotations
 
-import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.data.dataset_source import DatasetSource
 
+if TYPE_CHECKING:
+    from ..adapters.training_data import TrainingData
+
+_FIELDS = ("path", "md5", "rev", "repo", "repository", "dirty", "part")
+
 
 class DvcDatasetSource(DatasetSource):  # type: ignore[misc]  # MLflow has no types
-    """Where a dataset under DVC comes from; its bytes are read through DVC's cache or remote."""
+    """Where a dataset under DVC comes from; the fields are those of `adapters.training_data.TrainingData`."""
 
-    def __init__(self, path: str, md5: str, rev: str | None = None, repo: str | None = None) -> None:
-        self.path, self.md5, self.rev, self.repo = path, md5, rev, repo
+    def __init__(self, path: str, md5: str, rev: str | None = None, **origin: Any) -> None:
+        unknown = origin.keys() - set(_FIELDS)
+        if unknown:
+            raise TypeError(f"{', '.join(sorted(unknown))}: not a field of a DVC source; there are {', '.join(_FIELDS)}")
+        self.path, self.md5, self.rev = path, md5, rev
+        self.repo: str | None = origin.get("repo")
+        self.repository: str | None = origin.get("repository")
+        self.dirty: bool = origin.get("dirty") is True
+        self.part: str | None = origin.get("part")
+
+    @classmethod
+    def of(cls, data: TrainingData) -> DvcDatasetSource:
+        """The source of these data."""
+        return cls(**asdict(data))
 
     @staticmethod
     def _get_source_type() -> str:
         return "dvc"
 
-    def load(self) -> str:
-        """Copy the files of this very state into a new temporary folder; its path."""
-        from ..adapters.dvc_project import DvcProject
-        from ..config import git_root
+    def load(self, dst_path: str | None = None) -> str:
+        """Copy the files of this very state into a folder, checked against the digest; its path.
 
-        project = DvcProject(git_root(Path.cwd()))
-        folder = Path(tempfile.mkdtemp(prefix="dvc-dataset-"))
-        for relpath, md5 in project.files(self.md5):
-            target = folder / (relpath or Path(self.path).name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(project.local_path(md5).read_bytes())
+        Args:
+            dst_path: an empty folder, or one to make; default: a new temporary folder, which is the caller's to remove.
+
+        Raises:
+            StoreError: neither the current repository nor the one it came from has the bytes; the folder is not empty.
+            TamperedError: the bytes that were found are others than the digest names.
+        """
+        import shutil
+        import tempfile
+
+        from ..adapters.training_data import TrainingData, load
+        from ..errors import StoreError, UnlearnError
+
+        if dst_path is not None and Path(dst_path).exists() and any(Path(dst_path).iterdir()):
+            raise StoreError("dst_path: the folder is not empty; name a new one")
+        folder = Path(dst_path or tempfile.mkdtemp(prefix="dvc-dataset-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            load(TrainingData(**self.to_dict()), folder)
+        except (UnlearnError, OSError):
+            shutil.rmtree(folder)  # half a dataset must not look like one
+            raise
         return str(folder)
 
     @staticmethod
@@ -42,9 +73,10 @@ class DvcDatasetSource(DatasetSource):  # type: ignore[misc]  # MLflow has no ty
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for MLflow's store."""
-        return {"path": self.path, "md5": self.md5, "rev": self.rev, "repo": self.repo}
+        return {field: getattr(self, field) for field in _FIELDS}
 
     @classmethod
     def from_dict(cls, source_dict: dict[Any, Any]) -> DvcDatasetSource:
-        """The source that `to_dict` described."""
-        return cls(**{key: source_dict.get(key) for key in ("path", "md5", "rev", "repo")})  # type: ignore[arg-type]
+        """The source that `to_dict` described, by this version or another."""
+        origin = {field: source_dict.get(field) for field in _FIELDS if field not in ("path", "md5")}
+        return cls(source_dict["path"], source_dict["md5"], **origin)

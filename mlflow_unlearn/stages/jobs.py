@@ -9,13 +9,14 @@ from ..adapters.datasets import CanaryFile
 from ..adapters.tables import read_set
 from ..digests import tensor_digest
 from ..engine.examples import encode
-from ..errors import TamperedError
+from ..errors import ConfigError, TamperedError
 from ..lineage import Parent
 from ..protocols import Example, Record
 from ..records import Split, State
 from ..split import Canary, SplitJob, union
 from ..unlearn import UnlearnJob
 from ..validate import ValidationJob
+from .guarding import found_in, returned, watch
 from .workbench import Workbench
 
 
@@ -56,18 +57,30 @@ def _canaries(found: CanaryFile | None, present: set[str], erased: frozenset[str
 
 
 def validation_job(bench: Workbench, split: Split) -> ValidationJob:
-    """The sets as the split wrote them, and the dataset as the index knows it."""
-    rows = bench.index.rows(split.parent.datasets)
+    """The sets as the split wrote them, the dataset as the index knows it, and what earlier erasures say about retain.
+
+    The hold-out is not asked about: it is read as of the parent's revision, which may lie before an erasure, and nothing is trained on it.
+
+    Raises:
+        ConfigError: a tombstone cannot be looked for, so that nobody could say whether its person is back.
+    """
+    rows, watched, retain = bench.index.rows(split.parent.datasets), watch(bench), read_set(bench.sets, "retain")
+    if watched.problems:
+        raise ConfigError("\n".join(watched.problems))
+    back, resemblance = returned(found_in(bench, watched, retain, split.parent.datasets), len(retain))
     excluded = [record for name in ("audit_excluded", "tuning_excluded") for record in read_set(bench.sets, name)]
     return ValidationJob(
         dataset_tags={record for record, _ in rows},
         dataset_rows=len(rows),
         forget=read_set(bench.sets, "forget"),
-        retain=read_set(bench.sets, "retain"),
+        retain=retain,
         holdout=read_set(bench.sets, "holdout"),
         excluded_canaries=excluded,
         subjects=asked_for(bench)[0],
         near_duplicate_jaccard=bench.policy.near_duplicate_jaccard,
+        near_duplicate_refuse=bench.policy.near_duplicate_refuse,
+        returned=back,
+        resemblance=resemblance,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..adapters import registration
 from ..documents import decode, encode
 from ..records import Evaluation, Unlearned
 from ..review import describe
+from .committing import commitments
 from .workbench import NO_REQUEST, Workbench, body
 
 _KEPT = ("split", "validation", "unlearned", "evaluation", "verdict")
@@ -17,7 +20,7 @@ def run(bench: Workbench) -> str:
         return NO_REQUEST
     name, evidence = bench.params.model.name, _evidence(bench)
     found = registration.find(bench.registry, name, evidence)
-    registered = found or registration.register(bench.registry, name, evidence, bench.route / "model")
+    registered = found or registration.register(bench.registry, name, replace(evidence, commitments=commitments(bench)), bench.route / "model")
     bench.write("registered", body(registered))
     verdicts = ", ".join(f"{effect} {outcome}" for effect, outcome in encode(registered.verdicts).items())
     return f"{registered.model} {'is registered already' if found else 'registered'}: {verdicts}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..adapters.dvc_project import WORKSPACE
-from ..errors import DataError, LineageError, StoreError
+from ..adapters.dvc_history import WORKSPACE
+from ..errors import DataError, LineageError
 from ..lineage import DatasetRevision, ModelVersion, Parent, Trace, VersionLineage
 from ..records import ErasureRequest
-from ..trace import lineage_datasets, trace
+from ..trace import Evidence, lineage_datasets, tainted, trace
 from .workbench import Workbench
 
 
@@ -25,32 +25,36 @@ class Indexed:
 
 
 def indexed_states(bench: Workbench) -> Indexed:
-    """Index what is new in any git revision.
+    """Index what is new in any git revision of any configured dataset.
 
     Raises:
         DataError: the workspace's own dataset is not what params.yaml says; older revisions are merely unreadable.
     """
-    data = bench.params.data
-    readable, unreadable, new_files = [], {}, 0
-    for state in bench.project.dataset_states(data.name, bench.from_root(data.path)):
-        try:
-            new_files += bench.index.ensure(state)
-            readable.append(state)
-        except (StoreError, DataError) as error:
-            if isinstance(error, DataError) and WORKSPACE in state.revisions:
-                raise
-            unreadable[state.md5] = str(error)
-    return Indexed(states=tuple(readable), unreadable=unreadable, new_files=new_files)
+    states = [state for name, path in bench.datasets.items() for state in bench.project.dataset_states(name, path)]
+    updated = bench.index.update(states)
+    for state in states:
+        error = updated.unreadable.get(state.md5)
+        if isinstance(error, DataError) and WORKSPACE in state.revisions:
+            raise error
+    readable = tuple(state for state in states if state.md5 not in updated.unreadable)
+    return Indexed(states=readable, unreadable={md5: str(error) for md5, error in updated.unreadable.items()}, new_files=updated.new_files)
 
 
 def trace_requests(bench: Workbench, requests: Sequence[ErasureRequest], versions: Sequence[VersionLineage] | None = None) -> Trace:
-    """Trace over every version of every registered model."""
-    states = indexed_states(bench).states
+    """Trace over every version of every registered model, every DVC output and every run."""
+    indexed = indexed_states(bench)
     subjects = sorted({tag for request in requests for tag in request.subjects})
     records = sorted({tag for request in requests for tag in request.records})
-    matches = bench.index.matches(states, subjects=subjects, records=records)
-    lineages = bench.registry.lineages() if versions is None else versions
-    return trace(requests, lineages, {state.md5: state for state in states}, matches)
+    evidence = Evidence(
+        requests=requests,
+        versions=bench.registry.lineages() if versions is None else versions,
+        states={state.md5: state for state in indexed.states},
+        matches=bench.index.matches(indexed.states, subjects=subjects, records=records),
+        derivations=bench.project.derivations(),
+        unreadable=indexed.unreadable,
+        warnings=bench.project.problems(),
+    )
+    return trace(replace(evidence, runs=bench.registry.runs_on(tainted(evidence))))
 
 
 def pinned_parent(bench: Workbench, traced: Trace) -> Trace:

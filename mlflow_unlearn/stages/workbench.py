@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..adapters.datasets import DatasetReader
     from ..adapters.dvc_project import DvcProject
     from ..adapters.ledger import Ledger
-    from ..adapters.record_index import RecordIndex
+    from ..adapters.record_indexes import RecordIndexes
     from ..adapters.registry import Registry
     from ..adapters.tables import Schema
 
@@ -56,7 +56,7 @@ class Workbench:
         """The record of erasure requests."""
         from ..adapters.ledger import Ledger
 
-        return Ledger(self.settings.ledger_uri)
+        return Ledger(self.settings.ledger_uri, digests.key_id(self.key), self.settings.state / "ledger.head")
 
     @cached_property
     def project(self) -> DvcProject:
@@ -67,24 +67,42 @@ class Workbench:
 
     @property
     def schema(self) -> Schema:
-        """How the dataset's rows become keyed tags."""
+        """How the main dataset's rows become keyed tags."""
         from ..adapters.tables import Schema
 
-        return Schema(dataset=self.params.data.name, columns=self.params.data.columns, key=self.key)
+        data = self.params.data
+        return Schema(dataset=data.name, columns=data.columns, key=self.key, earlier=data.earlier_columns)
+
+    @property
+    def schemas(self) -> dict[str, Schema]:
+        """How each dataset's rows do, by its name."""
+        others = {
+            also.name: replace(self.schema, dataset=also.name, columns=also.columns or self.params.data.columns, records_of=also.records_of)
+            for also in self.params.data.also
+        }
+        return {self.params.data.name: self.schema, **others}
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Name of each dataset -> its path, relative to the git root; the main one first."""
+        data = self.params.data
+        return {data.name: self.from_root(data.path), **{also.name: self.from_root(also.path) for also in data.also}}
 
     @cached_property
-    def index(self) -> RecordIndex:
-        """The record index."""
+    def index(self) -> RecordIndexes:
+        """The record index of every dataset."""
         from ..adapters.record_index import RecordIndex
+        from ..adapters.record_indexes import RecordIndexes
 
-        return RecordIndex(self.settings.state / "index", self.project, self.schema)
+        home = self.settings.state / "index"
+        return RecordIndexes({name: RecordIndex(home, self.project, schema) for name, schema in self.schemas.items()}, self.params.data.name)
 
     @cached_property
     def reader(self) -> DatasetReader:
         """The dataset's records, as DVC kept them."""
         from ..adapters.datasets import DatasetReader
 
-        return DatasetReader(project=self.project, schema=self.schema)
+        return DatasetReader(project=self.project, schema=self.schema, others=self.schemas)
 
     @cached_property
     def registry(self) -> Registry:

@@ -3,12 +3,8 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mlflow_unlearn.adapters.dvc_locks import outputs, parse
 from mlflow_unlearn.adapters.dvc_project import DvcProject
-from mlflow_unlearn.adapters.git_history import blob_id
 from mlflow_unlearn.errors import LineageError, StoreError
 
 TRAIN = "data/train"
@@ -45,7 +41,7 @@ def test_an_uncommitted_state_is_called_workspace_alone(repository):
 def test_parses_kept_from_an_earlier_run_change_nothing(repository):
     (repository.root / ".unlearn").mkdir()
     first = DvcProject(repository.root).dataset_states("d", TRAIN)
-    assert json.loads((repository.root / ".unlearn/index/locks.json").read_bytes())
+    assert json.loads((repository.root / ".unlearn/index/tracking.json").read_bytes())
     assert DvcProject(repository.root).dataset_states("d", TRAIN) == first
 
 
@@ -96,14 +92,7 @@ def test_what_the_cache_lacks_comes_from_the_remote(repository):
 
 
 def test_what_nobody_holds_is_one_clear_line(repository):
-    with pytest.raises(StoreError, match=r"^object 00000000: neither DVC's cache nor its remote holds it; run `dvc push`.*$"):
-        DvcProject(repository.root).local_path("0" * 32)
-
-
-def test_no_remote_at_all_is_one_clear_line(repository):
-    repository.dvc("remote", "remove", "--local", "store")
-    repository.dvc("remote", "remove", "store")
-    with pytest.raises(StoreError, match=r"^object 00000000: not in DVC's cache, and its remote does not answer \([^\n]*\)$"):
+    with pytest.raises(StoreError, match=r"^object 00000000: neither DVC's cache nor a remote of any revision holds it; run `dvc push`[^\n]*$"):
         DvcProject(repository.root).local_path("0" * 32)
 
 
@@ -159,17 +148,6 @@ stages:
 """
 
 
-def test_a_folder_that_cannot_be_told_is_left_out_rather_than_guessed():
-    yaml = parse("dvc.yaml", b"stages: {s: {wdir: '${where}', cmd: c}}", "dvc.yaml")
-    lock = parse("dvc.lock", b"stages: {s: {outs: [{path: o, md5: abc}]}}", "dvc.lock")
-    assert list(outputs({"dvc.yaml": yaml, "dvc.lock": lock})) == []
-
-
-def test_a_dvc_file_brings_its_own_folder():
-    parsed = parse("a/d.dvc", b"wdir: ../b\nouts: [{path: o, md5: abc}, {path: cloud, etag: x}]", "a/d.dvc")
-    assert [(out.path, out.md5, out.stage) for out in outputs({"a/d.dvc": parsed})] == [("b/o", "abc", None)]
-
-
 def test_conflict_markers_in_the_workspace_are_one_clear_line(repository):
     repository.write("data/train.dvc", "<<<<<<< HEAD\nouts:\n=======\n>>>>>>> x\n")
     with pytest.raises(StoreError, match=r"^data/train\.dvc: not YAML; it has conflict markers: run `git checkout --ours` on it, then `dvc repro`$"):
@@ -207,10 +185,3 @@ def test_head_and_dirt_are_told(repository, new_repository, tmp_path):
     repository.write("data/commitment.json", "changed")
     assert project.is_dirty()
     assert DvcProject(new_repository(tmp_path / "empty").root).head() is None
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.binary(max_size=50))
-def test_blob_ids_are_gits(content):
-    asked = subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
-    assert blob_id(content) == asked.stdout.decode().strip()

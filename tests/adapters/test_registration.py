@@ -12,6 +12,7 @@ from mlflow.entities import ViewType
 from mlflow_unlearn.adapters import models, registration
 from mlflow_unlearn.adapters.registration import Evidence
 from mlflow_unlearn.adapters.registry import Registry, connect
+from mlflow_unlearn.commitments import SCHEMA, Commitment, Commitments, CommittedRevision
 from mlflow_unlearn.config import Settings
 from mlflow_unlearn.digests import tensor_digest, write_document
 from mlflow_unlearn.documents import encode
@@ -70,6 +71,17 @@ def test_the_version_carries_its_lineage_and_verdicts(registry: Registry, eviden
     assert (lineage.parent, lineage.requests) == (ModelVersion(name="customers", version="2"), ("er-1", "er-2"))
     assert lineage.verdict == {"removal": "FAIL", "suppression": "PASS"}
     assert registry.verdicts(lineage.model) == evidence.verdicts
+
+
+def test_the_version_carries_its_commitments_and_a_new_key_is_no_new_evidence(registry: Registry, evidence: Evidence, folder: Path) -> None:
+    commitment = Commitment(root="a" * 64, size=3, key_id="b" * 16)
+    revision = CommittedRevision(name="customers", md5="a" * 32 + ".dir", commitment=commitment)
+    made = Commitments(dataset="customers", revisions=(revision,), retain=replace(commitment, size=2))
+    done = register(registry, replace(evidence, commitments=made), folder)
+    tags = registry.client.get_model_version("customers", done.model.version).tags
+    assert [tags[f"unlearn.commitment.{name}"] for name in ("customers", "retain")] == [f"{'a' * 64}:{size}:{'b' * 16}" for size in (3, 2)]
+    assert registry.document(done.model, "commitment") == {"schema": SCHEMA, **encode(made)}
+    assert registration.find(registry, "customers", evidence) == done
 
 
 def test_the_logged_weights_are_the_measured_ones(registry: Registry, evidence: Evidence, folder: Path) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset, DatasetInput
 
 from mlflow_unlearn.adapters.registry import BASE_TAG, UNKNOWN_BASE, Registry, connect
+from mlflow_unlearn.adapters.registry_tables import table_rows
 from mlflow_unlearn.config import Settings
 from mlflow_unlearn.errors import LineageError, StoreError
 from mlflow_unlearn.lineage import ModelVersion, VersionLineage
@@ -168,16 +172,31 @@ def test_a_soft_deleted_run_still_says_what_it_learned_from(registry: Registry) 
     assert registry.lineages() == (found,)
 
 
-def test_many_untagged_versions_are_read_in_few_queries(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_untagged_versions_are_read_in_few_queries(registry: Registry) -> None:
     experiment = registry.client.get_experiment_by_name("customers").experiment_id
-    for _ in range(20):
-        registry.client.create_model_version("customers", "/nowhere", registry.client.create_run(experiment).info.run_id)
     asked: list[str] = []
-    for name in ("search_runs", "get_run", "search_model_versions", "get_model_version"):
-        original = getattr(MlflowClient, name)
-        monkeypatch.setattr(MlflowClient, name, lambda *a, _f=original, _n=name, **k: (asked.append(_n), _f(*a, **k))[1])
-    assert len(registry.lineages()) == 20
-    assert asked == ["search_model_versions", "search_runs"]
+    engine = table_rows(registry.client).tracking  # type: ignore[union-attr]
+    counts = []
+    for number in (1, 20):
+        for _ in range(number):
+            registry.client.create_model_version("customers", "/nowhere", registry.client.create_run(experiment).info.run_id)
+        with counted(engine, asked):
+            registry.lineages()
+        counts.append(len(asked))
+    assert len(registry.lineages()) == 21
+    assert counts[1] == 2 * counts[0] <= 20
+
+
+@contextmanager
+def counted(engine: sqlalchemy.Engine, asked: list[str]) -> Iterator[None]:
+    """Every statement that reaches the database."""
+
+    def ask(*arguments: Any) -> None:
+        asked.append(arguments[2])
+
+    sqlalchemy.event.listen(engine, "before_cursor_execute", ask)
+    yield
+    sqlalchemy.event.remove(engine, "before_cursor_execute", ask)
 
 
 def test_a_version_trained_from_an_unregistered_local_model_is_unknown(mlflow_store, tmp_path):

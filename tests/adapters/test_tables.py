@@ -53,7 +53,7 @@ def test_numbers_and_their_digits_are_the_same_id(tmp_path):
 
 def test_tags_for_the_index_are_those_of_the_records(tmp_path):
     source = write(tmp_path / "d.csv")
-    tags = read_tags(source, schema()).to_pylist()
+    tags = read_tags(source, schema()).to_dicts()
     assert sorted((row["record"], row["subject"]) for row in tags) == [(r.tag, r.subject) for r in read_records([source], schema())]
     assert {row["content"] for row in tags} == {keyed_tag(KEY, "content", row["question"], row["answer"]) for row in ROWS}
 
@@ -81,7 +81,7 @@ def test_a_missing_column_names_file_column_key_and_what_there_is(tmp_path, name
 def test_repeated_ids_are_counted_within_and_across_files_and_never_quoted(tmp_path):
     twice = write(tmp_path / "twice.csv", [ROWS[0], ROWS[0]])
     with pytest.raises(DataError, match=r"^twice\.csv: 1 duplicate record ids") as caught:
-        read_tags(twice, schema())
+        read_records([twice], schema())
     assert "r07" not in str(caught.value)
     with pytest.raises(DataError, match="2 files of the dataset: 2 duplicate"):
         read_records([write(tmp_path / "a.csv"), write(tmp_path / "b.csv")], schema())

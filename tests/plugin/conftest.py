@@ -32,7 +32,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "data/train/a.csv").write_text("id\n1\n")
     (root / "data/train/deep/b.csv").write_text("id\n2\n")
     (root / "data/one.csv").write_text("id\n3\n")
-    (root / "params.yaml").write_text("data: {name: customers, path: data/train}\n")
+    (root / "params.yaml").write_text("unlearn: {}\ndata: {name: customers, path: data/train}\n")
     dvc = str(Path(sys.executable).parent / "dvc")
     for line in (("git", "init", "-q"), (dvc, "init", "-q"), (dvc, "add", "-q", "data/train", "data/one.csv"), ("git", "add", "-A")):
         subprocess.run(line, cwd=root, check=True, capture_output=True)

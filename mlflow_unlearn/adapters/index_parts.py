@@ -1,0 +1,145 @@
+"""The record index on disk: parts that are only ever added, and the catalog that says which of them count.
+
+A part holds two Parquet files, one sorted by record and one by subject, with row groups small enough that a look-up reads a handful, and the sorted
+sets of their tags. Parts are compacted when they grow many. The catalog is replaced in one step, so that a kill leaves the old index or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as arrow
+from numpy.typing import NDArray
+
+from ..digests import canonical_json, write_atomically
+from ..documents import decode, encode
+from ..errors import ConfigError
+from .index_queries import BY_RECORD, BY_SUBJECT, settled
+from .tag_set import TagSet
+
+if TYPE_CHECKING:
+    import polars as pl
+    from ibis.backends.duckdb import Backend
+    from ibis.expr.types import Table
+
+ROWS_PER_GROUP = 20_480
+MOST_PARTS = 8
+SCHEMA = "mlflow-unlearn.index/2"
+SORTED_BY = {"record": BY_RECORD, "subject": BY_SUBJECT}
+"""File name -> its columns, the first two of which it is sorted by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedState:
+    """One dataset state of the index; its place in the catalog is its ordinal."""
+
+    md5: str
+    files: Mapping[str, str]
+    """Relative path -> what names the file's content and format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """What the index holds."""
+
+    states: tuple[IndexedState, ...] = ()
+    shards: tuple[str, ...] = ()
+    """Relative paths; the place is the shard's number."""
+    heights: Mapping[str, int] = field(default_factory=dict)
+    """What names a file's content -> its rows, repeated ids included."""
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Part -> file -> size in bytes, by which a truncated file is found."""
+
+    @cached_property
+    def ordinals(self) -> dict[str, int]:
+        """md5 -> ordinal."""
+        return {state.md5: ordinal for ordinal, state in enumerate(self.states)}
+
+
+@dataclass(frozen=True)
+class IndexParts:
+    """The files of one index and the engine that reads them."""
+
+    folder: Path
+
+    def load(self) -> Catalog:
+        """The catalog; an empty one where there is none, or where it or a file of it is damaged, so that everything is indexed anew."""
+        try:
+            document = json.loads((self.folder / "catalog.json").read_bytes())
+            document.pop("schema")
+            catalog = decode(Catalog, document, "catalog.json")
+        except (OSError, ValueError, KeyError, ConfigError):
+            return Catalog()
+        whole = all(self._size(part, name) == size for part, files in catalog.parts.items() for name, size in files.items())
+        return catalog if whole else Catalog()
+
+    def save(self, catalog: Catalog) -> None:
+        """Make a catalog the one that counts, and remove the parts that no longer do."""
+        write_atomically(self.folder / "catalog.json", canonical_json({"schema": SCHEMA, **encode(catalog)}))
+        for part in self.folder.glob("part-*"):
+            if part.name not in catalog.parts:
+                shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(self.folder / "spill", ignore_errors=True)
+
+    def rows(self, catalog: Catalog, by: str) -> Table:
+        """Every row of every part, sorted by `record` or `subject` within each."""
+        files = [str(self.folder / part / f"{by}.parquet") for part in catalog.parts]
+        return self.engine.read_parquet(files).select(*SORTED_BY[by])
+
+    def known(self, catalog: Catalog, by: str, high: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(tags,) whether any part has a `record` or `subject` of this first word."""
+        found = np.zeros(len(high), dtype=np.bool_)
+        for part in catalog.parts:
+            found |= TagSet(self.folder / part / f"{by}.words").contains(high)
+        return found
+
+    def add(self, catalog: Catalog, rows: Mapping[str, Table]) -> Catalog:
+        """Write a part: for `record` and for `subject`, the rows to add."""
+        part = f"part-{uuid.uuid4().hex[:12]}"
+        (self.folder / part).mkdir(parents=True)
+        for by, table in rows.items():
+            self._write(self.folder / part, by, table)
+        sizes = {path.name: path.stat().st_size for path in sorted((self.folder / part).iterdir())}
+        return replace(catalog, parts={**catalog.parts, part: sizes})
+
+    def compacted(self, catalog: Catalog) -> Catalog:
+        """The same index in one part, once there are many."""
+        if len(catalog.parts) <= MOST_PARTS:
+            return catalog
+        return self.add(replace(catalog, parts={}), {by: settled(self.rows(catalog, by)) for by in SORTED_BY})
+
+    @cached_property
+    def engine(self) -> Backend:
+        """DuckDB in this process."""
+        import ibis
+
+        backend = ibis.duckdb.connect(threads=2)
+        backend.raw_sql(f"SET temp_directory = '{str(self.folder / 'spill').replace(chr(39), chr(39) * 2)}'")
+        return backend
+
+    def table(self, columns: Mapping[str, Any] | pl.DataFrame) -> Table:
+        """A table of ours, such as what is asked for."""
+        import ibis
+
+        return ibis.memtable(arrow.table(columns) if isinstance(columns, Mapping) else columns.to_arrow())
+
+    def _write(self, folder: Path, by: str, table: Table) -> None:
+        path = folder / f"{by}.parquet"
+        in_order = table.order_by([*SORTED_BY[by][:2], "first"])
+        self.engine.to_parquet(in_order, path, row_group_size=ROWS_PER_GROUP, compression="zstd", parquet_version="v2")
+        words = self.engine.read_parquet(str(path)).select(SORTED_BY[by][0])
+        TagSet.write(folder / f"{by}.words", self.engine.to_pyarrow(words).column(0).to_numpy())
+
+    def _size(self, part: str, name: str) -> int:
+        try:
+            return (self.folder / part / name).stat().st_size
+        except OSError:
+            return -1

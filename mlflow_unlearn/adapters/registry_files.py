@@ -1,0 +1,232 @@
+"""What a logged model's own files say about its base: MLmodel, and the adapter_config.json of an adapter. Read once, then kept by location."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from ..digests import canonical_json, write_atomically
+from .registry_rows import names_base
+
+_MLMODEL, _ADAPTER = "MLmodel", "adapter_config.json"
+_THREADS = 16
+_logger = logging.getLogger(__name__)
+UNREADABLE_FILES = "its files, which may name a base model, cannot be read"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Hint:
+    """A base model that a file names, by whatever name."""
+
+    text: str
+    evidence: str
+    adapter: bool = False
+    certain: bool = True
+    """False where the name may also be that of the folder these very weights were read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileHints:
+    """What the files of one model say."""
+
+    hints: tuple[Hint, ...] = ()
+    problem: str | None = None
+
+
+@dataclass
+class KeptAnswers:
+    """Answers of an expensive question, by key, in one file; an answer counts as long as its stamp is the same. A broken file is begun anew."""
+
+    path: Path | None
+    answers: dict[str, list[Any]] = field(default_factory=dict)
+    changed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.path.is_file():
+            try:
+                found = json.loads(self.path.read_bytes())
+            except ValueError:
+                return
+            pairs = found.items() if isinstance(found, dict) else ()
+            self.answers = {key: value for key, value in pairs if isinstance(value, list) and len(value) == 2}
+
+    def get(self, key: str, stamp: Any) -> Any:
+        """The answer, or None."""
+        kept = self.answers.get(key)
+        return kept[1] if kept is not None and kept[0] == stamp else None
+
+    def keep(self, key: str, stamp: Any, answer: Any) -> None:
+        """Remember an answer, in memory until `save`."""
+        self.answers[key] = [stamp, answer]
+        self.changed = True
+
+    def save(self) -> None:
+        """Write what is new."""
+        if self.changed and self.path is not None:
+            try:
+                write_atomically(self.path, canonical_json(self.answers))
+            except OSError as error:
+                _logger.warning("%s: cannot be written (%s); the next look asks again", self.path, type(error).__name__)
+            self.changed = False
+
+
+def file_hints(locations: Iterable[str], kept: KeptAnswers) -> dict[str, FileHints]:
+    """Location of a model's files -> what they say. Local files are looked at every time, remote ones (immutable once logged) once."""
+    found: dict[str, FileHints] = {}
+    remote: list[str] = []
+    for location in dict.fromkeys(locations):
+        folder = local_folder(location)
+        if folder is not None:
+            found[location] = _local(location, folder, kept)
+        elif (answer := kept.get(location, None)) is not None:
+            found[location] = _decoded(answer)
+        else:
+            remote.append(location)
+    found |= _remote(remote, kept)
+    kept.save()
+    return found
+
+
+def local_folder(location: str) -> str | None:
+    """The folder of a local location; None for one elsewhere."""
+    if location.startswith("/"):
+        return location
+    parsed = urlparse(location)
+    return unquote(parsed.path) if parsed.scheme == "file" else None if parsed.scheme else location
+
+
+def _local(location: str, folder: str, kept: KeptAnswers) -> FileHints:
+    stamp = _stamp(f"{folder}/{_MLMODEL}") or _stamp(f"{folder}/{_ADAPTER}")
+    if stamp is None:
+        return FileHints()  # nothing was logged there, or it is gone: no word about a base
+    answer = kept.get(location, stamp)
+    if answer is None:
+        try:
+            hints = _hints({path.relative_to(folder).as_posix(): path.read_text() for path in _texts(Path(folder))})
+        except (OSError, UnicodeDecodeError):
+            return FileHints(problem=UNREADABLE_FILES)
+        answer = _encoded(hints)
+        kept.keep(location, stamp, answer)
+    return _decoded(answer)
+
+
+def _stamp(path: str) -> list[int] | None:
+    """What changes whenever a file does; plain `os`, since twenty thousand are looked at."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]
+
+
+def _texts(folder: Path) -> Iterator[Path]:
+    if (folder / _MLMODEL).is_file():
+        yield folder / _MLMODEL
+    yield from sorted(folder.rglob(_ADAPTER))
+
+
+def _remote(locations: list[str], kept: KeptAnswers) -> dict[str, FileHints]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        asked: dict[str, Future[FileHints]] = {location: pool.submit(_downloaded, location) for location in locations}
+    found: dict[str, FileHints] = {}
+    for location, answer in asked.items():
+        if answer.exception() is not None:  # each store's client has errors of its own
+            found[location] = FileHints(problem=UNREADABLE_FILES)
+            continue
+        found[location] = answer.result()
+        kept.keep(location, None, _encoded(found[location]))
+    return found
+
+
+def _downloaded(location: str) -> FileHints:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    store = get_artifact_repository(location)
+    names = {each.path for each in store.list_artifacts()}
+    if "peft" in names:
+        names |= {each.path for each in store.list_artifacts("peft")}
+    wanted = [name for name in (_MLMODEL, _ADAPTER, f"peft/{_ADAPTER}") if name in names]
+    return _hints({name: Path(store.download_artifacts(name)).read_text() for name in wanted})
+
+
+def _hints(texts: Mapping[str, str]) -> FileHints:
+    """What MLmodel (`flavors`, `metadata`) and adapter configurations say; one that cannot be parsed is a problem."""
+    hints: set[Hint] = set()
+    try:
+        for name, text in texts.items():
+            hints.update(_adapter(json.loads(text)) if name.endswith(_ADAPTER) else _mlmodel(_yaml(text)))
+    except ValueError:
+        return FileHints(problem=UNREADABLE_FILES)
+    return FileHints(hints=tuple(sorted(hints)))
+
+
+def _yaml(text: str) -> Any:
+    """MLmodel as MLflow itself reads it.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as error:
+        raise ValueError("not YAML") from error
+
+
+def _adapter(document: Any) -> list[Hint]:
+    base = _mapping(document).get("base_model_name_or_path")
+    return [Hint(text=base, evidence="base_model_name_or_path of the adapter", adapter=True)] if isinstance(base, str) and base else []
+
+
+def _mlmodel(document: Any) -> list[Hint]:
+    flavors = _mapping(_mapping(document).get("flavors"))
+    found = _transformers(_mapping(flavors.get("transformers")))
+    for artifact in _mapping(_mapping(flavors.get("python_function")).get("artifacts")).values():
+        if isinstance(uri := _mapping(artifact).get("uri"), str):
+            found.append(Hint(text=uri, evidence="artifact in MLmodel", certain=False))
+    for key, value in _mapping(document.get("metadata")).items():
+        if names_base(str(key)) and isinstance(value, str) and value:
+            found.append(Hint(text=value, evidence=f"metadata {key} of MLmodel"))
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What should be a mapping, or is not there.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"expected a mapping, found {type(value).__name__}")
+    return value or {}
+
+
+def _transformers(flavor: Mapping[str, Any]) -> list[Hint]:
+    """`source_model_name` is the folder the weights were read from: with weights saved that may be where training left them."""
+    adapter = bool(flavor.get("peft_adaptor"))
+    names = {key: flavor.get(key) for key in ("local_base_model_path", "source_model_name")}
+    return [
+        Hint(text=name, evidence=f"{key} of MLmodel", adapter=adapter, certain=adapter or not flavor.get("model_binary"))
+        for key, name in names.items()
+        if isinstance(name, str) and name
+    ]
+
+
+def _encoded(found: FileHints) -> Any:
+    return [found.problem, [[hint.text, hint.evidence, hint.adapter, hint.certain] for hint in found.hints]]
+
+
+def _decoded(answer: Any) -> FileHints:
+    problem, hints = answer
+    return FileHints(
+        problem=problem,
+        hints=tuple(Hint(text=text, evidence=evidence, adapter=adapter, certain=certain) for text, evidence, adapter, certain in hints),
+    )

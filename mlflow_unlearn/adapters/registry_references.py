@@ -1,0 +1,142 @@
+"""What names a base model, and which registered versions such a name means.
+
+A name is a version (`models:/NAME/VERSION`), a logged model (`m-...`, alone or inside a path), a run, a local path or URI, or the id of a public
+model on a hub. The last is no registered version and saw none of our records; everything else either resolves or is a problem.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..lineage import ModelVersion, Relation
+from .registry_files import local_folder
+from .registry_rows import VersionRow
+
+LOGGED = re.compile(r"(?<![0-9A-Za-z])m-[0-9a-f]{32}(?![0-9A-Za-z])")
+_RUN = re.compile(r"(?:^runs:/+|/)([0-9a-f]{32})(?=/|$)")
+_VERSION = re.compile(r"^models:/+([^/@]+)/+(\d+)/?$")
+_MOVING = re.compile(r"^models:/+([^/@]+)(?:@|/+)([^/@]+)/?$")
+_HUB = re.compile(r"^(?:hf://|https?://huggingface\.co/|huggingface\.co/)|^[\w.\-]+(?:/[\w.\-]+)?$")
+_NOTHING = frozenset({"", "none", "null", "true", "false"})
+UNREGISTERED = "it was made from a model at a local path or address that is no registered version, and nobody knows what that one saw"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """One record that says what a model was made from."""
+
+    text: str
+    relation: Relation
+    evidence: str
+    certain: bool = True
+    """False when it is no problem that it leads nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What a name means: versions, or a logged model or run that no version stands for, or nothing (a hub's id)."""
+
+    versions: tuple[ModelVersion, ...] = ()
+    logged_model: str | None = None
+    run: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """Every registered version, by each name it may be called."""
+
+    rows: Mapping[ModelVersion, VersionRow]
+    logged: Mapping[str, tuple[ModelVersion, ...]]
+    runs: Mapping[str, tuple[ModelVersion, ...]]
+    paths: Mapping[str, tuple[ModelVersion, ...]]
+    aliases: Mapping[tuple[str, str], ModelVersion]
+    known: dict[str, Target] = field(default_factory=dict)
+    files: dict[str, str | None] = field(default_factory=dict)
+
+    def target(self, text: str) -> Target:
+        """What a name means."""
+        if text not in self.known:
+            self.known[text] = self._target(text.strip())
+        return self.known[text]
+
+    def logged_model(self, row: VersionRow) -> str | None:
+        """The logged model whose files a version has, through copies."""
+        if row.source not in self.files:
+            self.files[row.source] = self._logged_model(row)
+        return self.files[row.source]
+
+    def _logged_model(self, row: VersionRow) -> str | None:
+        seen: set[ModelVersion] = set()
+        while (found := LOGGED.search(row.source)) is None:
+            parent = copied_from(row)
+            if parent is None or parent in seen or parent not in self.rows:
+                return None
+            seen.add(parent)
+            row = self.rows[parent]
+        return found.group()
+
+    def _target(self, text: str) -> Target:
+        if text.lower() in _NOTHING:
+            return Target()
+        if (logged := LOGGED.search(text)) is not None:
+            return Target(versions=self.logged.get(logged.group(), ()), logged_model=logged.group())
+        if text.startswith("models:/"):
+            return self._registered(text)
+        if (run := _RUN.search(text)) is not None:
+            return Target(versions=self.runs.get(run.group(1), ()), run=run.group(1))
+        if text.startswith("runs:/") or not _HUB.match(text) or text.startswith("."):
+            return self._path(text)
+        return Target()
+
+    def _registered(self, text: str) -> Target:
+        if (exact := _VERSION.match(text)) is not None:
+            version = ModelVersion(name=exact.group(1), version=str(int(exact.group(2))))
+            return Target(versions=(version,)) if version in self.rows else Target(problem=f"it was made from {text}, which no longer exists")
+        moving = _MOVING.match(text)
+        holder = self.aliases.get((moving.group(1), moving.group(2))) if moving is not None else None
+        problem = f"it was made from {text}, and which version that was at the time nobody knows: tag it unlearn.base_model = models:/NAME/VERSION"
+        return Target(versions=(holder,) if holder else (), problem=problem)
+
+    def _path(self, text: str) -> Target:
+        parts = _normal(text).split("/")
+        for end in range(len(parts), 1, -1):
+            if versions := self.paths.get("/".join(parts[:end])):
+                return Target(versions=versions)
+        return Target(problem=UNREGISTERED)
+
+
+def registered(rows: Iterable[VersionRow], aliases: Mapping[tuple[str, str], tuple[str, ...]]) -> Registered:
+    """Index the versions of a registry, by name and number."""
+    ordered = sorted(rows, key=lambda row: (row.name, int(row.version)))
+    by_model = {ModelVersion(name=row.name, version=row.version): row for row in ordered}
+    logged: dict[str, tuple[ModelVersion, ...]] = {}
+    runs: dict[str, tuple[ModelVersion, ...]] = {}
+    paths: dict[str, tuple[ModelVersion, ...]] = {}
+    for model, row in by_model.items():
+        if (found := LOGGED.search(row.source)) is not None:
+            _add(logged, found.group(), model)
+        elif row.source and not row.source.startswith(("models:", "runs:")):
+            _add(paths, _normal(row.source), model)
+        if row.run_id:
+            _add(runs, row.run_id, model)
+    named = {(name, alias): ModelVersion(name=name, version=version) for (name, version), held in aliases.items() for alias in held}
+    return Registered(rows=by_model, logged=logged, runs=runs, paths=paths, aliases=named)
+
+
+def copied_from(row: VersionRow) -> ModelVersion | None:
+    """The version a row is a copy of (`copy_model_version`), which may no longer exist."""
+    found = _VERSION.match(row.source)
+    return ModelVersion(name=found.group(1), version=str(int(found.group(2)))) if found else None
+
+
+def _add(index: dict[str, tuple[ModelVersion, ...]], key: str, model: ModelVersion) -> None:
+    index[key] = (*index.get(key, ()), model)
+
+
+def _normal(location: str) -> str:
+    folder = local_folder(location)
+    return location.rstrip("/") if folder is None else posixpath.normpath(folder)

@@ -1,0 +1,31 @@
+"""`mlflow-unlearn guard`: keeps what was erased from coming back, on the command line and before each commit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from .cli_options import as_json, one_line_errors, respond
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH...]", type=click.Path(path_type=Path, exists=True))
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path(), help="Where params.yaml lies.")
+@click.option("--install", is_flag=True, help="Add the guard to this clone's pre-commit hook, beside what is there.")
+@as_json
+@one_line_errors
+def guard(paths: tuple[Path, ...], folder: Path, install: bool, json_output: bool) -> None:
+    """Does a dataset bring back what was erased? 0 no, 1 yes (refused), 2 could not decide.
+
+    PATH: files or folders; default: the configured dataset and the files beside it, in the workspace.
+    """
+    from . import guard_commands
+
+    if install:
+        respond("guard_hook", guard_commands.install_hook(folder), json_output)
+        return
+    answer = guard_commands.guard_files(folder, paths)
+    respond("guard", answer, json_output)
+    sys.exit({"clean": 0, "refused": 1}.get(answer["answer"], 2))

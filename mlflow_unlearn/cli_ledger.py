@@ -1,0 +1,71 @@
+"""`mlflow-unlearn ledger | tombstone | key ...`: the ledger itself, what must not come back, and the key of its tags."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .cli_options import as_json, lines, one_line_errors, respond
+from .reasons import LIFTS
+
+
+@click.group()
+def ledger() -> None:
+    """The ledger itself."""
+
+
+@ledger.command("verify")
+@as_json
+@one_line_errors
+def ledger_verify(json_output: bool) -> None:
+    """Read the whole ledger: 0 when everything is as it was written, 1 when not, with all that was found."""
+    from . import ledger_commands
+
+    found = ledger_commands.verify_ledger()
+    respond("ledger", found, json_output)
+    sys.exit(1 if found["problems"] else 0)
+
+
+@click.group()
+def tombstone() -> None:
+    """What was forgotten and must not come back."""
+
+
+@tombstone.command("list")
+@as_json
+@one_line_errors
+def tombstone_list(json_output: bool) -> None:
+    """How many there are, by key."""
+    from . import ledger_commands
+
+    respond("tombstones", ledger_commands.list_tombstones(), json_output)
+
+
+@tombstone.command("lift")
+@click.option("--request", "request_id", metavar="ID", help="Everything a closed request erased.")
+@click.option("--subjects", type=click.File("rb"), help="File with one subject id a line, or - for stdin.")
+@click.option("--basis", type=click.Choice(LIFTS), required=True, help="Why they may be in the data again.")
+@as_json
+@one_line_errors
+def tombstone_lift(request_id: str | None, subjects: Any, basis: str, json_output: bool) -> None:
+    """Let people who lawfully return be in the data again."""
+    from . import ledger_commands
+
+    respond("tombstones", ledger_commands.lift_tombstones(request_id, lines(subjects), basis), json_output)
+
+
+@click.group()
+def key() -> None:
+    """The key of the tags."""
+
+
+@key.command("rotate")
+@as_json
+@one_line_errors
+def key_rotate(json_output: bool) -> None:
+    """Go on with a new tag key. The old one is kept beside it, since tombstones of erased people can only be recognised with it."""
+    from . import ledger_commands
+
+    respond("key", ledger_commands.rotate_key(), json_output)
