@@ -85,8 +85,9 @@ def ancestry(versions: Sequence[VersionLineage], requests: Sequence[ErasureReque
     for number, lineage in enumerate(versions):
         if reason := trouble(lineage):
             holes[number] = reason
-        for md5 in sorted(set(lineage.datasets.values())):
-            trained.setdefault(_node(md5, data, holes), []).append(Edge(number, "trained on it"))
+        learned = Edge(number, "trained on it")
+        for md5 in set(lineage.datasets.values()):
+            trained.setdefault(_node(md5, data, holes), []).append(learned)
         for edge in lineage.ancestors:
             descended.setdefault(numbers[edge.parent], []).append(Edge(number, descent(edge.parent, edge)))
     return Ancestry(

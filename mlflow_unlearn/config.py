@@ -186,7 +186,8 @@ class Policy:
     near_duplicate_jaccard: float = 0.7
     """Records that resemble what was forgotten this much are warned about: Jaccard similarity of character 5-shingles of question + answer,"""
     near_duplicate_refuse: float = 0.9
-    """and from here on they are refused."""
+    """and from here on they are refused. Different people of the two examples reach 0.83 (8,000 records of customers, whose questions come from
+    templates) and 0.56 (TOFU's 4,000), so that nobody is refused for resembling somebody else."""
 
     def margin(self, table: Mapping[str, float], canaries: int) -> float | None:
         """The margin for the largest tabulated size not above `canaries`; None when there are too few."""

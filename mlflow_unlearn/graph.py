@@ -1,214 +1,127 @@
-"""The verb `graph`: a trace as a picture, in DOT for Graphviz or as an SVG that needs nothing else.
+"""The verb `graph`: a trace as DOT, as SVG, or as one HTML page with the picture and every line in words.
 
-Colour never speaks alone: a mark in each box, and the stroke of its frame, say the same.
+The page has no script, and nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import ceil
+from collections.abc import Iterable, Sequence
 
-from .layers import layered
-from .lineage import Trace
-from .picture import Node, Picture, Standing, picture
+from .drawing import plain, to_dot, to_svg
+from .lineage import Step, Trace, TracedVersion
 
-MARKS: Mapping[Standing, tuple[str, str]] = {
-    Standing.REQUEST: ("→", "request"),
-    Standing.AFFECTED: ("●", "saw the records"),
-    Standing.DOWNSTREAM: ("≈", "everything downstream: may be too much"),
-    Standing.UNKNOWN: ("?", "cannot be told"),
-    Standing.FORGOT: ("✓", "saw them, then passed as forgotten"),
-    Standing.CLEAR: ("○", "clear"),
-}
-"""Mark and meaning of each standing."""
-COLOURS: Mapping[Standing, tuple[str, str, str, str]] = {
-    Standing.REQUEST: ("#26324b", "#26324b", "#cfd8ee", "#cfd8ee"),
-    Standing.AFFECTED: ("#fdeaea", "#c23030", "#3b1d20", "#f07f7f"),
-    Standing.DOWNSTREAM: ("#fff1e4", "#a84b08", "#38240f", "#f0a060"),
-    Standing.UNKNOWN: ("#fff8da", "#8f6b00", "#33290a", "#e2c04c"),
-    Standing.FORGOT: ("#e5f6ec", "#1f7a45", "#12301f", "#63c78c"),
-    Standing.CLEAR: ("#f0f2f5", "#5b6675", "#222831", "#98a3b3"),
-}
-"""Fill and stroke on a light ground, then on a dark one."""
+__all__ = ["to_dot", "to_html", "to_svg"]
 
-_WIDTH, _HEIGHT, _GAP, _BETWEEN, _EDGE = 270, 66, 88, 18, 24
-_CHIP_HEIGHT, _CHIPS_WIDE, _MOST_CHIPS = 24, 540, 150
-_LETTER = 6.6  # mean width of a letter at 11 px, a little generous
+_OPEN = 12
+"""A table of clear versions longer than this is shut until somebody opens it."""
+_NOTE = "Lineage is not signed yet: clear is what the records say, not what a signature proves."
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Box:
-    node: Node
-    chips: tuple[str, ...]
-    chip_width: int
-    across: int
-    width: int
-    height: int
-    x: float = 0
-    y: float = 0
-
-
-def to_dot(traced: Trace) -> str:
-    """The picture for Graphviz, from left to right."""
-    drawn = picture(traced)
-    names = {node.key: f"n{number}" for number, node in enumerate(drawn.nodes)}
-    rows = ["digraph trace {", "  rankdir=LR;", '  node [shape=box, style="filled,rounded", fontname="sans-serif", fontsize=11];']
-    for node in drawn.nodes:
-        fill, stroke, _, _ = COLOURS[node.standing]
-        style = "filled,rounded,dashed" if node.standing in (Standing.DOWNSTREAM, Standing.UNKNOWN) else "filled,rounded"
-        ink = ', fontcolor="#ffffff"' if node.standing is Standing.REQUEST else ""
-        rows.append(f'  {names[node.key]} [label={_quoted(_label(node))}, style="{style}", fillcolor="{fill}", color="{stroke}"{ink}];')
-    rows += [f"  {names[source]} -> {names[target]};" for source, target in drawn.lines]
-    return "\n".join([*rows, "}", ""])
-
-
-def to_svg(traced: Trace) -> str:
-    """The picture as one SVG document without any outside resource; it follows the reader's light or dark setting."""
-    drawn = picture(traced)
-    boxes = _placed(drawn)
-    width = max((box.x + box.width for box in boxes.values()), default=0) + _EDGE
-    height = max((box.y + box.height for box in boxes.values()), default=0) + _EDGE
-    used = [standing for standing in Standing if any(node.standing is standing for node in drawn.nodes) and standing is not Standing.REQUEST]
-    rows = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="trace" role="img" aria-labelledby="trace-title trace-what" width="{width:.0f}" '
-        f'height="{height + 34:.0f}" viewBox="0 0 {width:.0f} {height + 34:.0f}">',
-        f'<title id="trace-title">Trace of {plain(", ".join(traced.requests) or "no request")}</title>',
-        f'<desc id="trace-what">{plain(_described(traced))}</desc>',
-        f"<style>{_style()}</style>",
-        '<rect class="ground" width="100%" height="100%"/>',
+def to_html(traced: Trace) -> str:
+    """The page. Whatever others named is text in it, never markup."""
+    asked = plain(", ".join(traced.requests) or "no request")
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">',
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'"><meta name="color-scheme" '
+        f'content="light dark"><title>Trace of {asked}</title><style>{_STYLE}</style></head><body>',
+        '<a class="skip" href="#affected">Skip the picture</a>',
+        f"<header><p>Trace</p><h1>Which models saw the records of {asked}?</h1>{_counts(traced)}<p>{_NOTE}</p></header><main>",
+        _listed("What could not be read", traced.warnings),
+        '<section aria-labelledby="h-picture"><h2 id="h-picture">The way of the records</h2><p>From left to right: from the request to everything '
+        'that its records reached. The tables below say the same in words.</p><div class="picture" tabindex="0" role="region" '
+        f'aria-label="Picture of the trace, scrolls">{to_svg(traced)}</div></section>',
+        _versions("affected", "Affected", "saw the requested records and have not passed as forgotten", traced.affected),
+        _versions("unknown", "Unknown", "may have seen them: what they learned from cannot be read, so they are not clear", traced.unknown),
+        _versions("clear", "Clear", "did not see them, or passed as forgotten", traced.clear, shut=len(traced.clear) > _OPEN),
+        _table("held", "Dataset revisions that hold them", ("dataset", "md5", "revisions", "records"), _held(traced)),
+        _table("outputs", "DVC outputs made from those", ("output", "md5", "known by", "way"), _outputs(traced)),
+        _table("runs", "Runs that read them and made no listed version", ("run", "experiment", "logged models", "way"), _runs(traced)),
+        "</main></body></html>\n",
     ]
-    rows += [_line(boxes[source], boxes[target]) for source, target in drawn.lines]
-    rows += [_drawn(box) for box in boxes.values()]
-    rows += [_legend(used, height), "</svg>", ""]
-    return "\n".join(rows)
+    return "\n".join(filter(None, parts))
 
 
-def _described(traced: Trace) -> str:
-    counts = f"{len(traced.affected)} affected, {len(traced.unknown)} unknown and {len(traced.clear)} clear versions"
-    return f"{counts}; {len(traced.held)} dataset revisions hold requested records. Lines lead from the request to what its records reached."
+def _counts(traced: Trace) -> str:
+    counts = (("affected", len(traced.affected)), ("unknown", len(traced.unknown)), ("clear", len(traced.clear)))
+    return "<ul class=counts>" + "".join(f'<li class="{name}"><a href="#{name}"><b>{count}</b> {name}</a></li>' for name, count in counts) + "</ul>"
 
 
-def _label(node: Node) -> str:
-    listed = ", ".join(node.members[:8]) + (f" and {len(node.members) - 8} more" if len(node.members) > 8 else "")
-    return "\n".join(filter(None, [f"{MARKS[node.standing][0]} {_titled(node)}", listed, node.how]))
-
-
-def _titled(node: Node) -> str:
-    return " ".join([node.title, *(f"@{alias}" for alias in node.aliases)])
-
-
-def _quoted(text: str) -> str:
-    """A quoted string of the DOT language; its escapes are the backslash's and the quote's own."""
-    return '"' + _clean(text, keep="\n").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-
-
-def _clean(text: str, keep: str = "") -> str:
-    """Without characters that XML 1.0 forbids and that no name needs: controls, lone surrogates, non-characters."""
-    return "".join(letter if (letter.isprintable() or letter in keep) and letter not in "\ufffe\uffff" else "\ufffd" for letter in text)
-
-
-def plain(text: str) -> str:
-    """The text as the content of an element or attribute of HTML or XML."""
-    return html.escape(_clean(text))
-
-
-def _short(text: str, width: float, letter: float = _LETTER, *, end: bool = False) -> str:
-    """The text, its middle or its end left out where it is wider than `width` pixels."""
-    most = max(3, int(width / letter))
-    if len(text) <= most:
-        return plain(text)
-    tail = 0 if end else (most - 1) // 3
-    return plain(f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}")
-
-
-def _placed(drawn: Picture) -> dict[str, _Box]:
-    """Every node with its place: columns side by side, each centred from top to bottom."""
-    targets = {target for _, target in drawn.lines}
-    first = {node.key: 0 if node.key == "request" else 1 for node in drawn.nodes if node.key not in targets}
-    nodes = {node.key: node for node in drawn.nodes}
-    columns = [_as_wide([_sized(nodes[key]) for key in column]) for column in layered([*nodes], drawn.lines, first)]
-    heights = [sum(box.height + _BETWEEN for box in column) - _BETWEEN for column in columns]
-    x, boxes = float(_EDGE), {}
-    for column, height in zip(columns, heights, strict=True):
-        y = _EDGE + (max(heights) - height) / 2
-        for box in column:
-            boxes[box.node.key] = replace(box, x=x, y=y)
-            y += box.height + _BETWEEN
-        x += max((box.width for box in column), default=-_GAP) + _GAP
-    return boxes
-
-
-def _as_wide(column: Sequence[_Box]) -> list[_Box]:
-    """All boxes as wide as the widest, so that no line has to cross one."""
-    width = max((box.width for box in column), default=0)
-    return [replace(box, width=width) for box in column]
-
-
-def _sized(node: Node) -> _Box:
-    members = () if node.standing in (Standing.CLEAR, Standing.REQUEST) else node.members
-    chips = tuple(member.removeprefix(f"{node.group}/") for member in members[:_MOST_CHIPS])
-    chips += (f"+{len(members) - _MOST_CHIPS}",) if len(members) > _MOST_CHIPS else ()
-    chip = min(210, 16 + int(_LETTER * max(map(len, chips), default=0)))
-    across = max(1, min(_CHIPS_WIDE // (chip + 6), ceil(len(chips) / 2)))
-    width = max(_WIDTH, across * (chip + 6) + 20)
-    return _Box(node=node, chips=chips, chip_width=chip, across=across, width=width, height=_HEIGHT + ceil(len(chips) / across) * _CHIP_HEIGHT)
-
-
-def _drawn(box: _Box) -> str:
-    node, x, y = box.node, box.x, box.y
-    alias = (
-        f'<text class="alias" x="{x + box.width - 12:.0f}" y="{y + 19:.0f}">{_short("@" + " @".join(node.aliases), 150)}</text>'
-        if node.aliases
-        else ""
-    )
+def _versions(key: str, title: str, meaning: str, lines: Sequence[TracedVersion], *, shut: bool = False) -> str:
     rows = [
-        f'<g class="box {node.standing.value}"><title>{plain(f"{_titled(node)}: {node.how}; {MARKS[node.standing][1]}")}</title>',
-        f'<rect class="frame" x="{x:.0f}" y="{y:.0f}" width="{box.width}" height="{box.height}" rx="9"/>',
-        f'<text class="mark" x="{x + 16:.0f}" y="{y + 39:.0f}">{MARKS[node.standing][0]}</text>',
-        f'<text class="kind" x="{x + 30:.0f}" y="{y + 19:.0f}">{node.kind.upper()}</text>{alias}',
-        f'<text class="name" x="{x + 30:.0f}" y="{y + 37:.0f}">{_short(node.title, box.width - 42, 8.2)}</text>',
-        f'<text class="how" x="{x + 30:.0f}" y="{y + 54:.0f}">{_short(node.how, box.width - 42, 6.2, end=True)}</text>',
+        (
+            f"{plain(str(line.model))}{''.join(f' <span class=alias>@{plain(alias)}</span>' for alias in line.aliases)}",
+            "" if line.exact else "≈",
+            str(line.records) if line.records else "",
+            plain(line.why),
+        )
+        for line in lines
     ]
-    for place, chip in enumerate(box.chips):
-        left, top = x + 12 + place % box.across * (box.chip_width + 6), y + _HEIGHT - 4 + place // box.across * _CHIP_HEIGHT
-        rows.append(f'<rect class="chip" x="{left:.0f}" y="{top:.0f}" width="{box.chip_width}" height="19" rx="5"/>')
-        rows.append(f'<text class="chip-name" x="{left + 8:.0f}" y="{top + 13.5:.0f}">{_short(chip, box.chip_width - 10)}</text>')
-    return "\n".join([*rows, "</g>"])
-
-
-def _line(source: _Box, target: _Box) -> str:
-    """A curve from the right side of one box to the left side of the other."""
-    x, y = source.x + source.width, source.y + min(source.height, _HEIGHT) / 2
-    to_x, to_y = target.x - 7, target.y + min(target.height, _HEIGHT) / 2
-    bend = max(36.0, (to_x - x) / 2)
-    curve = f"M{x:.0f} {y:.0f}C{x + bend:.0f} {y:.0f} {to_x - bend:.0f} {to_y:.0f} {to_x:.0f} {to_y:.0f}"
-    head = f"M{to_x + 6:.0f} {to_y:.0f}l-8 -4.5v9z"
-    return f'<path class="line {target.node.standing.value}" d="{curve}"/><path class="head {target.node.standing.value}" d="{head}"/>'
-
-
-def _legend(used: Sequence[Standing], y: float) -> str:
-    x, rows = float(_EDGE), []
-    for standing in used:
-        mark, meaning = MARKS[standing]
-        rows.append(f'<g class="box {standing.value}"><text class="mark" x="{x + 6:.0f}" y="{y + 16:.0f}">{mark}</text>')
-        rows.append(f'<text class="how" x="{x + 18:.0f}" y="{y + 15:.0f}">{meaning}</text></g>')
-        x += 40 + _LETTER * len(meaning)
-    return "\n".join(rows)
-
-
-def _style() -> str:
-    light = "".join(f".trace .{name.value}{{--fill:{fill};--stroke:{stroke}}}" for name, (fill, stroke, _, _) in COLOURS.items())
-    dark = "".join(f".trace .{name.value}{{--fill:{fill};--stroke:{stroke}}}" for name, (_, _, fill, stroke) in COLOURS.items())
+    body = _rows(("version", "", "records", "why"), rows) if rows else "<p>None.</p>"
+    if rows and any(not line.exact for line in lines):
+        body += "<p>≈ means everything downstream of the records, which may be too much: an output on the way keeps no record tags.</p>"
+    if shut:
+        body = f"<details><summary>Show all {len(lines)}</summary>{body}</details>"
     return (
-        ".trace{--ground:#fff;--ink:#1b2230;--soft:#4d586a;--request:#fff;font-family:system-ui,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
-        f"{light}.trace .ground{{fill:var(--ground)}}.trace .frame{{fill:var(--fill);stroke:var(--stroke);stroke-width:1.4}}"
-        ".trace .downstream .frame,.trace .unknown .frame,.trace .line.downstream,.trace .line.unknown{stroke-dasharray:5 4}"
-        ".trace .line{fill:none;stroke:var(--stroke);stroke-width:1.6;opacity:.75}.trace .head{fill:var(--stroke)}"
-        ".trace text{fill:var(--ink);font-size:11px}.trace .mark{fill:var(--stroke);font-size:15px;font-weight:700;text-anchor:middle}"
-        ".trace .kind{fill:var(--soft);font-size:9px;letter-spacing:.09em}.trace .name{font-size:13px;font-weight:600}.trace .how{fill:var(--soft)}"
-        ".trace .alias{fill:var(--stroke);font-weight:600;text-anchor:end}.trace .chip{fill:var(--ground);stroke:var(--stroke);stroke-width:.7}"
-        ".trace .request text{fill:var(--request)}"
-        f"@media (prefers-color-scheme:dark){{.trace{{--ground:#12161d;--ink:#e9edf4;--soft:#b3bdcc;--request:#12161d}}{dark}}}"
+        f'<section id="{key}" class="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{title}: {len(lines)}</h2>'
+        f"<p>Versions that {meaning}.</p>{body}</section>"
     )
+
+
+def _held(traced: Trace) -> list[Sequence[str]]:
+    return [
+        (plain(held.state.name), plain(held.state.md5[:8]), plain(", ".join(held.state.revisions) or "none"), str(held.records))
+        for held in traced.held
+    ]
+
+
+def _outputs(traced: Trace) -> list[Sequence[str]]:
+    known = {True: "its own rows", False: "≈ what it was made from"}
+    return [(plain(output.path), plain(output.md5[:8]), known[output.exact], _way(output.why)) for output in traced.outputs]
+
+
+def _runs(traced: Trace) -> list[Sequence[str]]:
+    return [(plain(run.run_id), plain(run.experiment), plain(", ".join(run.logged_models) or "none"), _way(run.path)) for run in traced.runs]
+
+
+def _way(path: Iterable[Step]) -> str:
+    return plain(" → ".join(step.name for step in path))
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{plain(line)}</li>" for line in lines)
+    return f'<section class="unknown" aria-labelledby="h-unread"><h2 id="h-unread">{title}</h2><ul>{items}</ul></section>' if lines else ""
+
+
+def _table(key: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{title}: {len(rows)}</h2>{_rows(columns, rows)}</section>' if rows else ""
+
+
+def _rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; its cells are markup already."""
+    head = "".join(f'<th scope="col">{column}</th>' if column else '<td aria-hidden="true"></td>' for column in columns)
+    body = "\n".join(f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows)
+    return f'<div class="rows"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+_STYLE = """
+:root{--ground:#fff;--card:#f6f7f9;--ink:#1b2230;--soft:#4d586a;--rule:#d9dee6;--link:#1d4fb8;--affected:#c23030;--unknown:#8f6b00;--clear:#1f7a45}
+@media (prefers-color-scheme:dark){:root{--ground:#12161d;--card:#1a202a;--ink:#e9edf4;--soft:#b3bdcc;--rule:#333c4a;--link:#8fb4ff;
+--affected:#f07f7f;--unknown:#e2c04c;--clear:#63c78c}}
+*{box-sizing:border-box}body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
+header,main{max-width:1280px;margin:0 auto;padding:0 28px}header{padding-top:28px}header>p{color:var(--soft);margin:0}
+h1{font-size:26px;line-height:1.25;margin:2px 0 16px}h2{font-size:18px;margin:0 0 4px}section{margin:28px 0}
+section>p{margin:0 0 10px;color:var(--soft)}
+.counts{list-style:none;display:flex;flex-wrap:wrap;gap:12px;padding:0;margin:0 0 12px}
+.counts a{display:block;padding:10px 18px;border:1px solid var(--rule);border-left:5px solid var(--tone);border-radius:8px;background:var(--card);
+color:var(--ink);text-decoration:none}.counts b{font-size:22px;margin-right:4px}.affected{--tone:var(--affected)}.unknown{--tone:var(--unknown)}
+.clear{--tone:var(--clear)}section[class] h2{border-left:5px solid var(--tone);padding-left:10px}
+.picture,.rows{overflow:auto;border:1px solid var(--rule);border-radius:10px;max-height:85vh}.picture svg{display:block;margin:auto}
+table{border-collapse:collapse;width:100%;font-size:14px}td,th{padding:7px 12px;text-align:left;vertical-align:top;border-top:1px solid var(--rule);
+overflow-wrap:anywhere}thead th{white-space:nowrap}
+thead th,thead td{position:sticky;top:0;background:var(--card);border-top:0;color:var(--soft);font-weight:600}
+tbody th{min-width:12em;font-weight:600}.alias{color:var(--link);font-weight:600;white-space:nowrap}
+summary{cursor:pointer;padding:6px 0;color:var(--link)}
+:focus-visible{outline:3px solid var(--link);outline-offset:2px}
+.skip{position:absolute;left:-999px}.skip:focus{left:12px;top:8px;background:var(--card);
+padding:8px 12px}@media print{.picture,.rows{max-height:none;overflow:visible}}
+"""

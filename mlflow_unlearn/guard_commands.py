@@ -106,7 +106,7 @@ def _schema_of(bench: Workbench, path: Path) -> Schema:
 def _read(bench: Workbench, watched: Watch, asked: Sequence[tuple[Path, Schema]], problems: list[str]) -> Iterator[GuardedFile]:
     """Each file; what cannot be read is a problem and not a reason to stop."""
     for path, schema in asked:
-        files = data_files(path)
+        files = [file for file in data_files(path) if file.suffix != ".dvc" and file.name not in ("dvc.yaml", "dvc.lock")]
         if not files:
             problems.append(f"{_name(bench, path)}: no data file there; run `dvc checkout`, or correct params.yaml")
         for file in files:

@@ -8,7 +8,7 @@ request and passed for the effect asked; what cannot be read is not ended by tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .ancestry import Ancestry, ancestry, trouble
@@ -32,6 +32,7 @@ from .records import ErasureRequest, Outcome
 from .story import counted
 
 _KINDS = ("affected", "clear", "unknown")
+_NAMED = 6
 _DOWNSTREAM = "; an output on the way keeps no record tags, so this is everything downstream and may be too much"
 
 
@@ -41,7 +42,7 @@ class Evidence:
 
     requests: Sequence[ErasureRequest]
     versions: Sequence[VersionLineage]
-    """Every registered version."""
+    """Every registered version, each once."""
     states: Mapping[str, DatasetRevision]
     """DVC md5 -> dataset revision, of every state that is indexed."""
     matches: Mapping[str, int]
@@ -133,13 +134,14 @@ def _ancestry(evidence: Evidence, versions: Sequence[VersionLineage]) -> Ancestr
 
 def _place(number: int, lineage: VersionLineage, known: Ancestry, requests: Sequence[ErasureRequest]) -> tuple[str, TracedVersion]:
     story, states = known.story, known.story.data.states
-    own = tuple([states[md5] for md5 in sorted(set(lineage.datasets.values())) if md5 in states])
+    md5s = sorted(set(lineage.datasets.values()))
+    own = tuple([states[md5] for md5 in md5s if md5 in states])
     exact, hole, seen = known.exact.get(number), known.unread.get(number), known.seen.get(number)
     reach = exact or known.reached.get(number)
-    missing = _missing(number, lineage, known, hole) if hole else ""
+    missing = _missing(number, md5s, known, hole) if hole else ""
     path, onward = story.tell(way) if (way := reach or seen) else ((), "")
     if way is None:
-        why = missing or _nothing(lineage, story.data)
+        why = missing or _nothing(md5s, lineage, story.data)
     else:
         downstream = "" if exact or not reach else _DOWNSTREAM
         why = f"{_saw(way, own, known)}{onward if way.length > 2 else ''}{_forgot(number, lineage, known, requests)}{downstream}"
@@ -173,28 +175,34 @@ def _forgot(number: int, lineage: VersionLineage, known: Ancestry, requests: Seq
     return f"{own}; every path to them runs through a version that passed"
 
 
-def _missing(number: int, lineage: VersionLineage, known: Ancestry, hole: Reach) -> str:
+def _missing(number: int, md5s: Sequence[str], known: Ancestry, hole: Reach) -> str:
     """Why the version is unknown: all that is unknown of its own data, or else the nearest that it inherited."""
     story = known.story
-    own = [f"{story.data.name(md5)} {reason}" for md5 in sorted(set(lineage.datasets.values())) if (reason := story.data.hole(md5))]
+    own = [f"{story.data.name(md5)} {reason}" for md5 in md5s if (reason := story.data.hole(md5))]
     return "; ".join([*([story.holes[number]] if number in story.holes else []), *own]) or story.hole(hole)
 
 
-def _nothing(lineage: VersionLineage, data: Provenance) -> str:
+def _nothing(md5s: Sequence[str], lineage: VersionLineage, data: Provenance) -> str:
     """What was looked up in vain, in a version whose lineage is complete."""
-    names = [data.name(md5) for md5 in sorted(set(lineage.datasets.values()))]
+    names = [data.name(md5) for md5 in md5s]
     ancestors = "what its ancestors were trained on" if lineage.ancestors else ""
     return f"none of the requested records in {'; '.join(filter(None, [*names, ancestors]))}"
 
 
 def _unlearning(lineage: VersionLineage, requests: Sequence[ErasureRequest]) -> str:
     """What the version was made to forget, and its verdict for each effect that is asked."""
-    made = f"made from {lineage.parent or 'no named parent'} to forget {', '.join(sorted(lineage.requests))}"
-    missing = sorted({request.request_id for request in requests} - set(lineage.requests))
+    made = f"made from {lineage.parent or 'no named parent'} to forget {_some(lineage.requests)}"
+    missing = {request.request_id for request in requests} - set(lineage.requests)
     if missing:
-        return f"{made}, not {', '.join(missing)}"
+        return f"{made}, not {_some(missing)}"
     outcomes = {request.effect.value: lineage.verdict.get(request.effect.value, Outcome.INCONCLUSIVE.value) for request in requests}
     return f"{made}: unlearned, {', '.join(f'{outcome} as {effect}' for effect, outcome in sorted(outcomes.items()))}"
+
+
+def _some(requests: Collection[str]) -> str:
+    """The first few of the requests, and how many more there are."""
+    names = sorted(requests)
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _outputs(known: Ancestry) -> tuple[TracedOutput, ...]:

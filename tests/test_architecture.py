@@ -18,12 +18,18 @@ from mlflow_unlearn.cli import STAGES
 PACKAGE = Path(mlflow_unlearn.__file__).parent
 RANKS = {
     0: "errors lineage records",
-    1: "protocols config catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses stats epsilon closure provenance story ancestry picture layers",
+    1: (
+        "protocols config catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses stats "
+        "epsilon closure provenance story ancestry picture layers drawing"
+    ),
     2: "engine",
     3: "methods metrics attacks",
-    4: "trace plan graph trace_page split validate unlearn evaluate judge gate guard review adapters",
+    4: "trace plan graph split validate unlearn evaluate judge gate guard review adapters",
     5: "plugin",
-    6: "stages commands trace_commands request_commands ledger_commands guard_commands commitment_commands console closing scaffolding cli cli_options cli_requests cli_ledger cli_guard cli_commitments",
+    6: (
+        "stages commands trace_commands request_commands ledger_commands guard_commands commitment_commands console closing scaffolding cli "
+        "cli_options cli_requests cli_ledger cli_guard cli_commitments"
+    ),
 }
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 VERBS = {"trace", "plan", "graph", "split", "validate", "unlearn", "evaluate", "judge", "gate", "guard", "review"}

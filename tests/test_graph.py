@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_unlearn.graph import COLOURS, MARKS, to_dot, to_svg
+from mlflow_unlearn.drawing import COLOURS, MARKS
+from mlflow_unlearn.graph import to_dot, to_html, to_svg
 from mlflow_unlearn.layers import layered
 from mlflow_unlearn.lineage import DatasetRevision, HeldRevision, Hop, ModelVersion, Step, Trace, TracedOutput, TracedRun, TracedVersion
 from mlflow_unlearn.picture import MOST, Standing, picture
 from mlflow_unlearn.story import GAP
-from mlflow_unlearn.trace_page import to_html
 
 SVG = "{http://www.w3.org/2000/svg}"
 STATE = DatasetRevision(name="d", path="data", md5="a" * 32, revisions=("main",))

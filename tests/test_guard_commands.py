@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from asked_repository import asked, asked_template, people  # noqa: F401 - fixtures
+from click.testing import CliRunner
 
+from mlflow_unlearn.cli import main
 from mlflow_unlearn.digests import create_tag_key, key_id, keyed_tag, read_tag_key, retired_key_file
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.guard_commands import guard_files, install_hook
 from mlflow_unlearn.ledger_commands import lift_tombstones, rotate_key
 from mlflow_unlearn.records import Basis, Effect, ErasureRequest, Tombstones
 from mlflow_unlearn.stages.burying import bury
+from mlflow_unlearn.stages.guarding import found_in, returned, watch
 from mlflow_unlearn.stages.workbench import Workbench
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -71,7 +74,7 @@ def project(asked: Path) -> Path:  # noqa: F811
 def ana_gone(project: Path) -> Path:
     buried("ana")
     without_ana(project)
-    return asked
+    return project
 
 
 def test_a_dataset_without_the_erased_is_clean(ana_gone: Path) -> None:
@@ -143,6 +146,19 @@ def test_after_a_new_key_the_old_tombstones_still_hold(ana_gone: Path) -> None:
     assert rows_of(guard_files(HERE), "data/train/a.csv") == {"subject": [1, 2], "record": [1, 2], "content": [1, 2]}
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+def test_records_of_the_split_are_found_under_every_key(ana_gone: Path, rotated: bool) -> None:
+    if rotated:
+        rotate_key()
+    bench = Workbench()
+    states = bench.project.dataset_states("train", "data/train")
+    records = [record for state in states for record in bench.reader.records(state)]
+    back, resemblance = returned(found_in(bench, watch(bench), records, states), len(records))
+    assert {record.prompt.split()[2] for record, gone in zip(records, back, strict=True) if gone} == {"ana"}
+    assert (resemblance[back] == 1).all()
+    assert len(records) > back.sum() > 0
+
+
 def test_a_retired_key_that_is_gone_leaves_the_answer_open(ana_gone: Path) -> None:
     key = Workbench().settings.tag_key_file
     old = key_id(read_tag_key(key))
@@ -210,6 +226,13 @@ def test_any_file_can_be_asked_about_from_any_folder(ana_gone: Path, tmp_path: P
     assert report["refused"]["subject"] == 2
 
 
+def test_tracking_files_beside_the_data_are_not_taken_for_data_and_an_empty_file_is_clean(ana_gone: Path) -> None:
+    write(ana_gone, "none.csv", "record_id,subject_id,question,answer\n")
+    report = guard_files(HERE, [ana_gone / "data"])
+    assert (ana_gone / "data/train.dvc").exists()
+    assert (report["answer"], report["records"], len(report["files"])) == ("clean", 6, 3)
+
+
 def test_neither_person_text_nor_request_is_in_the_answer(ana_gone: Path) -> None:
     write(ana_gone, "a.csv", people("ana"))
     said = str(guard_files(HERE))
@@ -263,7 +286,7 @@ def test_the_hook_of_dvc_stays_and_runs_after_the_guard(ana_gone: Path) -> None:
     before = hook.read_text()
     install_hook(HERE)
     assert hook.read_text().endswith(before.partition("\n")[2])
-    write(ana_gone, "a.csv", people("ana"))
+    write(ana_gone, "a.csv", people("ana", "eve"))
     staged(ana_gone)
     assert "refused" in git(ana_gone, "commit", "-q", "-m", "with ana", code=1)
 
@@ -287,3 +310,18 @@ def test_a_hook_that_is_no_shell_script_is_left_alone(project: Path, content: st
     with pytest.raises(ConfigError, match="not a plain shell script"):
         install_hook(HERE)
     assert hook.read_text() == content
+
+
+def test_the_exit_code_says_what_the_answer_is_and_what_is_printed_names_nobody(ana_gone: Path) -> None:
+    def code(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["guard", *arguments])
+        return done.exit_code, done.stdout
+
+    assert code() == (0, "clean: 6 records, 5 tombstones\n")
+    write(ana_gone, "bad.csv", "id\n1\n")
+    assert code()[0] == code("--json")[0] == 2
+    write(ana_gone, "a.csv", people("ana"))
+    refused, said = code()
+    assert refused == 1
+    assert "data/train/a.csv" in said
+    assert not [word for word in ("ana ", "likes", "er-ana") if word in said]

@@ -99,6 +99,12 @@ def test_pass_for_one_request_does_not_clear_another():
     assert "not er-2" in line.why
 
 
+def test_a_thousand_requests_do_not_make_a_thousand_words():
+    asked = [request(f"er-{number:04}") for number in range(1000)]
+    made = version(2, OLD, parent=ModelVersion(name="m", version="1"), requests=("er-0000",), verdict={"removal": "PASS"})
+    assert places(version(1, OLD), made, requests=asked)["2"][1].why.endswith("not er-0001, er-0002, er-0003, er-0004, er-0005, er-0006 and 993 more")
+
+
 def test_without_batch_drops_exactly_the_versions_made_for_it():
     made = version(2, OLD, parent=ModelVersion(name="m", version="1"), requests=("er-2", "er-1"))
     other = replace(made, model=ModelVersion(name="m", version="3"), requests=("er-1",))

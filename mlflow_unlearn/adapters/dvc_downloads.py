@@ -81,7 +81,7 @@ class Downloads:
 
     def _taken(self, each: Import, url: str, folder: Path) -> str | None:
         """Copy, hash, and keep only what has the md5 that was recorded."""
-        source = DVCFileSystem(url, rev=each.revision, subrepos=True)
+        source = DVCFileSystem(repo=url, rev=each.revision, subrepos=True)
         root = f"/{each.path.strip('/')}"
         if not each.md5.endswith(".dir"):
             source.get_file(root, str(folder / "file"))
@@ -115,7 +115,7 @@ def _located(url: str, near: Sequence[Path]) -> str:
 def _failures() -> tuple[type[BaseException], ...]:
     """What a remote or repository out of reach raises: every client that DVC may have loaded has errors of its own."""
     loaded = (getattr(sys.modules[module], name) for module, name in _CLIENTS.items() if module in sys.modules)
-    return (DvcException, StoreError, OSError, ValueError, *loaded)
+    return (DvcException, StoreError, ImportError, OSError, ValueError, *loaded)
 
 
 def _first_line(error: BaseException) -> str:

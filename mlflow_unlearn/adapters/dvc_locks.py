@@ -83,7 +83,7 @@ def parse(path: str, content: bytes) -> Parsed:
     if name == "dvc.yaml":
         return stage_folders(document)
     if name == "dvc.lock":
-        stages = document["stages"] if "stages" in document or "schema" in document else document  # DVC 1 wrote no schema
+        stages = document.get("stages") if "stages" in document or "schema" in document else document  # DVC 1 wrote no schema
         return {"stages": {str(stage): _entry(_checked(entry)) for stage, entry in (_checked(stages) if stages else {}).items()}}
     if not document:
         raise StoreError("empty; restore it from git")
@@ -148,11 +148,11 @@ def _address(path: str, stage: str) -> str:
 def _entry(entry: Mapping[str, Any]) -> Parsed:
     """One stage: outputs as [path, md5], dependencies as [path, md5, repository], digests that are missing as the empty text."""
     outs = _several(entry.get("outs"))
-    digested = [[str(out["path"]), _digest(out)] for out in outs if "path" in out]
+    digested = [[_path(out), _digest(out)] for out in outs]
     return {
         "outs": digested,
         "deps": [_dependency(dep) for dep in _several(entry.get("deps"))],
-        "cloud": sorted(md5 for (_, md5), out in zip(digested, outs, strict=False) if md5 and _is_cloud(out)),
+        "cloud": sorted(md5 for (_, md5), out in zip(digested, outs, strict=True) if md5 and _is_cloud(out)),
     }
 
 
@@ -185,6 +185,12 @@ def _at(base: str, path: str) -> str:
 
 def _several(value: Any) -> list[Mapping[str, Any]]:
     return [_checked(each) for each in (value if isinstance(value, list) else [] if value is None else [value])]
+
+
+def _path(out: Mapping[str, Any]) -> str:
+    if not out.get("path"):
+        raise StoreError("an output in it has no path; restore it from git")
+    return str(out["path"])
 
 
 def _checked(value: Any) -> Mapping[str, Any]:

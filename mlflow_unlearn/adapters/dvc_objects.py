@@ -67,6 +67,14 @@ class DvcObjects:
         """
         return _listed(md5, self.find(md5)) if md5.endswith(".dir") else (("", md5),)
 
+    def listing(self, md5: str) -> tuple[tuple[str, str], ...]:
+        """The files of a directory if its list is on this machine; nothing where it is not, or is no such list."""
+        path = self.path(md5)
+        try:
+            return _listed(md5, path) if path else ()
+        except StoreError:
+            return ()
+
     def fetch(self, md5s: Iterable[str]) -> None:
         """Bring objects that are not on this machine, all at once: from remotes, then from the repositories they were imported from.
 
@@ -128,8 +136,7 @@ class DvcObjects:
         return [each for each in imports if each.md5 in missing or (each.md5.endswith(".dir") and self._lists(each.md5, missing))]
 
     def _lists(self, md5: str, wanted: set[str]) -> bool:
-        path = self.path(md5)
-        return path is not None and any(each in wanted for _, each in _listed(md5, path))
+        return any(each in wanted for _, each in self.listing(md5))
 
     def _near(self, each: Import) -> list[Path]:
         """Folders that a relative URL may count from."""
@@ -145,7 +152,7 @@ class DvcObjects:
             return "it lies in a cloud-versioned remote, which is not supported yet; pull it with DVC and `dvc push` it to a plain remote"
         unasked = "; ".join([*self._complaints, *(f"{file}: not readable at some revision" for file in self.remotes.unread)])
         hint = "run `dvc push` where the data still are" + (f" (could not be asked: {unasked})" if unasked else "")
-        return f"neither DVC's cache nor a remote of any revision holds it; {hint}"
+        return f"neither DVC's cache nor a remote of any revision gave it; {hint}"
 
 
 def is_sound(path: Path, md5: str) -> bool:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 from ..errors import LineageError, StoreError
@@ -17,7 +18,10 @@ from ..lineage import DatasetRevision, Derivation
 from .dvc_history import WORKSPACE, Snapshot, TrackingHistory
 from .dvc_locks import TrackedOutput
 from .dvc_objects import DvcObjects
+from .dvc_parts import parts
 from .git_history import GitHistory, run
+
+_EVERY_FIELD = attrgetter("source", "source_path", "target", "target_path", "stage")  # the order of the dataclass, in a tenth of its time
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,10 @@ class DvcProject:
         """Every edge of DVC's graph, from dvc.lock and imports, over all commits of all refs and the workspace; distinct, sorted.
 
         An output of another repository has the source path `url:path@revision` and no md5; a dependency that DVC keeps no md5 of has none either.
+        A dependency inside an output is joined to it where the output's list of files is on this machine and proves it.
         """
-        return self._tracking.derivations()
+        edges = self._tracking.derivations() | parts(self._tracking.snapshots(), self._objects.listing)
+        return tuple(sorted(edges, key=_EVERY_FIELD))
 
     def problems(self) -> tuple[str, ...]:
         """What of the history cannot be read, one line each, sorted: whatever hides behind it is unknown."""

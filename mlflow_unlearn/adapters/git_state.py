@@ -23,7 +23,7 @@ ROOT_COMMIT = "git-root:"
 """Begins the identity of a repository that has no remote: the first commit of its history follows."""
 _OPTIONS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
 _SHOWN_USERS = ("git",)
-_SCP = re.compile(r"(?:([^@/:\s]+)@)?([^@/:\s]{2,}):(?!//)(\S+)")
+_SCP = re.compile(r"(?:([^@/:\s]+)@)?([^@/:\s]{2,}):(?!//|:)(\S+)")
 """`user@host:path`, git's short form of ssh; one letter before the colon is a drive of Windows."""
 _HERE = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE"})
 """What git tells its hooks about the repository they run for, which need not be the one asked about."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..digests import canonical_json, write_atomically
 from ..documents import decode, encode
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreError
 from .index_queries import BY_RECORD, BY_SUBJECT, settled
 from .tag_set import TagSet
 
@@ -92,7 +93,8 @@ class IndexParts:
     def rows(self, catalog: Catalog, by: str) -> Table:
         """Every row of every part, sorted by `record` or `subject` within each."""
         files = [str(self.folder / part / f"{by}.parquet") for part in catalog.parts]
-        return self.engine.read_parquet(files).select(*SORTED_BY[by])
+        with self._readable():
+            return self.engine.read_parquet(files).select(*SORTED_BY[by])
 
     def known(self, catalog: Catalog, by: str, high: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(tags,) whether any part has a `record` or `subject` of this first word."""
@@ -131,12 +133,33 @@ class IndexParts:
 
         return ibis.memtable(arrow.table(columns) if isinstance(columns, Mapping) else columns.to_arrow())
 
+    def answer(self, question: Table) -> arrow.Table:
+        """What the engine says.
+
+        Raises:
+            StoreError: a file of the index is damaged, or the disk is full.
+        """
+        with self._readable():
+            return self.engine.to_pyarrow(question)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            said = str(error).splitlines()[0][:120]
+            hint = "free some space, or delete the folder and run `mlflow-unlearn index`"
+            raise StoreError(f"{self.folder}: the record index cannot be read or written ({said}); {hint}") from None
+
     def _write(self, folder: Path, by: str, table: Table) -> None:
         path = folder / f"{by}.parquet"
         in_order = table.order_by([*SORTED_BY[by][:2], "first"])
-        self.engine.to_parquet(in_order, path, row_group_size=ROWS_PER_GROUP, compression="zstd", parquet_version="v2")
-        words = self.engine.read_parquet(str(path)).select(SORTED_BY[by][0])
-        TagSet.write(folder / f"{by}.words", self.engine.to_pyarrow(words).column(0).to_numpy())
+        with self._readable():
+            self.engine.to_parquet(in_order, path, row_group_size=ROWS_PER_GROUP, compression="zstd", parquet_version="v2")
+            words = self.engine.read_parquet(str(path)).select(SORTED_BY[by][0])
+        TagSet.write(folder / f"{by}.words", self.answer(words).column(0).to_numpy())
 
     def _size(self, part: str, name: str) -> int:
         try:

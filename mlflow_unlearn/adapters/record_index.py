@@ -75,7 +75,7 @@ class RecordIndex:
 
         rows = hits[0] if len(hits) == 1 else hits[0].union(hits[1])
         asked = self.parts.table({"ordinal": np.array(ordinals, dtype=np.int32)})
-        counts = self.parts.engine.to_pyarrow(records_by_state(rows, asked)).to_pylist()
+        counts = self.parts.answer(records_by_state(rows, asked)).to_pylist()
         return {self.catalog.states[row["ordinal"]].md5: int(row["records"]) for row in counts}
 
     def unknown(self, *, subjects: Sequence[str], records: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -158,7 +158,7 @@ class RecordIndex:
 
         asked = {"records": ("record", RECORD), "subjects": ("subject", SUBJECT)}
         tables = {name: counts(self.parts.rows(self.catalog, by), ordinal, column) for name, (by, column) in asked.items()}
-        return {name: int(self.parts.engine.to_pyarrow(table)["n"][0].as_py()) for name, table in tables.items()}
+        return {name: int(self.parts.answer(table)["n"][0].as_py()) for name, table in tables.items()}
 
     def _asked(self, by: str, tags: Sequence[str]) -> NDArray[np.int64]:
         """(tags that may be here, 2) words, most of the absent ones dropped without opening the index."""
@@ -188,7 +188,7 @@ class RecordIndex:
 
         rows = self.parts.rows(self.catalog, "record")
         rows = rows if shards is None else rows.filter(rows["shard"].isin(shards))
-        table = self.parts.engine.to_pyarrow(present_in(rows, ordinals).select(*columns).distinct())
+        table = self.parts.answer(present_in(rows, ordinals).select(*columns).distinct())
         return {name: table[name].to_numpy() for name in columns}
 
     @contextmanager

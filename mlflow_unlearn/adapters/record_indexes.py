@@ -27,7 +27,8 @@ class RecordIndexes:
         """DVC md5 -> number of its records that belong to one of `subjects` or are one of `records`; states without any are left out."""
         found: dict[str, int] = {}
         for index, own in self._shared_out(states):
-            found |= index.matches(own, subjects=subjects, records=records)
+            for md5, count in index.matches(own, subjects=subjects, records=records).items():
+                found[md5] = max(count, found.get(md5, 0))  # equal bytes may belong to two datasets
         return found
 
     def unknown(self, *, subjects: Sequence[str], records: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -130,7 +130,7 @@ class Registry:
 
     def training_commit(self, model: ModelVersion) -> str | None:
         """Git commit that was checked out when a version, or the first of its unlearned ancestors, was trained; None where no run says."""
-        lineages = {lineage.model: lineage for lineage in self.lineages(model.name)}
+        lineages = {lineage.model: lineage for lineage in self.lineages()}
         seen: set[ModelVersion] = set()
         while model not in seen and model in lineages and lineages[model].requests and (parent := lineages[model].parent):
             seen.add(model)

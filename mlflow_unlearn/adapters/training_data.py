@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ..errors import ConfigError, LineageError, StoreError, TamperedError
@@ -76,8 +77,10 @@ def load(data: TrainingData, folder: Path) -> None:
 
     Raises:
         StoreError: nobody has the bytes; says where they were sought.
-        TamperedError: the bytes that were found are others than the digest names.
+        TamperedError: the bytes that were found are others than the digest names, or the description leads out of the data.
     """
+    if data.part is not None and (PurePosixPath(data.part).is_absolute() or ".." in PurePosixPath(data.part).parts):
+        raise TamperedError(f"{data.path}: its part leads out of it; do not use this description")
     sought = []
     for name, way in _ways(data):
         try:
@@ -120,7 +123,7 @@ def _part_is_as_recorded(place: Place, found: Owned) -> bool:
     """So that one file of a dataset of which nothing else was pulled still leads to the dataset."""
     base, part = place.top / found.output.path, str(found.part)
     try:
-        listed = DvcProject(place.top).files(found.output.md5)
+        listed = DvcProject(place.top, place.dvc).files(found.output.md5)
     except StoreError:
         listed = ()
     files = {base / relpath: md5 for relpath, md5 in listed if relpath == part or relpath.startswith(f"{part}/")}
@@ -149,7 +152,7 @@ def _recorded(git: Git, path: str, rev: str, repo: str | None) -> TrainingData:
     if commit is None:
         raise LineageError(f"revision '{rev}': not in this repository; run `git fetch --tags` or name a branch, tag or commit")
     output, part = _tracked(TrackingHistory(history), path, commit, rev)
-    repository = public_url(repo) if repo and not Path(repo).is_dir() else git.identity()
+    repository = (public_url(repo) if repo and not Path(repo).is_dir() else None) or git.identity()
     return TrainingData(path=output.path, md5=output.md5, rev=commit, repo=_location(repo), repository=repository, part=part)
 
 
@@ -187,28 +190,32 @@ def _clone(url: str) -> Iterator[Path]:
 
 def _ways(data: TrainingData) -> Iterator[tuple[str, Callable[[TrainingData, Path], None]]]:
     """Where the bytes may be, the nearest first."""
-    here = place_of(Path.cwd())
-    if here is not None:
-        yield "the current repository", lambda data, folder: _from_project(here.top, data, folder)
-    for where in dict.fromkeys(filter(None, (data.repo, data.repository))):
-        if Path(where).is_dir():
-            yield where, lambda data, folder, root=Path(where): _from_project(root, data, folder)  # type: ignore[misc]
-        elif data.rev and not where.startswith(ROOT_COMMIT) and public_url(where):
-            yield where, lambda data, folder, url=where: _from_url(url, data, folder)  # type: ignore[misc]
+    folders = {"the current repository": Path.cwd(), **({data.repo: Path(data.repo)} if data.repo and Path(data.repo).is_dir() else {})}
+    for name, start in folders.items():
+        if (place := place_of(start)) is not None:
+            yield name, partial(_from_project, place)
+    for url in dict.fromkeys(filter(None, (data.repo, data.repository))):
+        if data.rev and url not in folders and _is_address(url):
+            yield url, partial(_from_url, url)
 
 
-def _from_project(root: Path, data: TrainingData, folder: Path) -> None:
+def _is_address(url: str) -> bool:
+    """Whether git may be sent there: MLflow's record of a source is anybody's word."""
+    return not url.startswith(("-", ROOT_COMMIT)) and (url.startswith("file://") or public_url(url) is not None)
+
+
+def _from_project(place: Place, data: TrainingData, folder: Path) -> None:
     """By digest, whatever the revision: from the cache, else through DVC from a remote."""
-    project = DvcProject(root)
+    project = DvcProject(place.top, place.dvc)
     files = [(_target(data, relpath), md5) for relpath, md5 in project.files(data.md5) if _is_wanted(data, relpath)]
     if data.part and not files:
         raise LineageError(f"{data.part}: not in this state of {data.path}; check the part")
     project.prefetch([md5 for _, md5 in files])
-    for target, md5 in files:
+    for target, md5, cached in [(target, md5, project.local_path(md5)) for target, md5 in files]:
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(project.local_path(md5), folder / target)
+        shutil.copyfile(cached, folder / target)
         if md5 not in (md5_of(folder / target), md5_of(folder / target, unified_ends=True)):
-            raise TamperedError(f"{data.path}: object {md5[:8]} in DVC's cache is not what its name says; run `dvc fetch` after removing it")
+            raise TamperedError(f"{data.path}: object {md5[:8]} in DVC's cache is not what its name says; remove it there, then `dvc fetch`")
 
 
 def _is_wanted(data: TrainingData, relpath: str) -> bool:

@@ -35,19 +35,9 @@ def digest_of(path: Path, project: Path, *, unified_ends: bool = False) -> str |
     try:
         if path.is_file():
             return md5_of(path, unified_ends=unified_ends)
-        return listing_digest(_hashed(path, _files(path, project), unified_ends)) if path.is_dir() else None
+        return _listing_digest(_hashed(path, _files(path, project), unified_ends)) if path.is_dir() else None
     except OSError as error:
         raise LineageError(f"{path.name}: a file in it cannot be read ({error.strerror}); restore it with `dvc checkout`") from None
-
-
-def listing_digest(files: Iterable[tuple[str, str]]) -> str:
-    """DVC's digest of a directory.
-
-    Args:
-        files: (path relative to it, md5) of each file.
-    """
-    listing = json.dumps([{"md5": md5, "relpath": relpath} for relpath, md5 in sorted(files)])
-    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def md5_of(path: Path, *, unified_ends: bool = False) -> str:
@@ -58,6 +48,12 @@ def md5_of(path: Path, *, unified_ends: bool = False) -> str:
         return str(file_md5(str(path), name="md5-dos2unix"))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _listing_digest(files: Iterable[tuple[str, str]]) -> str:
+    """DVC's digest of a directory, of (path relative to it, md5) of each file."""
+    listing = json.dumps([{"md5": md5, "relpath": relpath} for relpath, md5 in sorted(files)])
+    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _hashed(folder: Path, files: Iterator[Path], unified_ends: bool) -> list[tuple[str, str]]:

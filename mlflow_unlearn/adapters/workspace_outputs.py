@@ -84,7 +84,7 @@ class _Search:
             content = (self.top / file).read_bytes()
             self.seen.add(file)
             return output_in(self.top, file, content, self.path)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except StoreError as error:
             self.broken[file] = str(error)
@@ -97,7 +97,8 @@ class _Search:
         if self.broken:
             file, problem = next(iter(self.broken.items()))
             return StoreError(f"{file}: {problem}")
-        readings = [_reading(self.top, file, (self.top / file).read_bytes(), None) for file in sorted(self.seen)]
+        contents = {file: (self.top / file).read_bytes() for file in sorted(self.seen)}
+        readings = [_reading(self.top, file, content, next(_narrowing(file, self.path, content))) for file, content in contents.items()]
         below = sorted(each for reading in readings for each in reading.outputs if self.path == "." or each.startswith(f"{self.path}/"))
         if below:
             return LineageError(f"{self.path}: no DVC output itself, but holds {', '.join(below[:4])}; name each of them")
@@ -174,8 +175,8 @@ def _near(place: Place, path: str) -> Iterator[str]:
     yield from (posixpath.normpath(posixpath.join(folder, "dvc.lock")) for folder in folders)
     for folder in folders:
         if (place.top / folder).is_dir():
-            names = sorted(entry.name for entry in os.scandir(place.top / folder) if entry.name.endswith(".dvc") and entry.is_file())
-            yield from (posixpath.normpath(posixpath.join(folder, name)) for name in names if is_tracking_file(name))
+            names = sorted(each.name for each in (place.top / folder).iterdir() if each.name.endswith(".dvc") and is_tracking_file(each.name))
+            yield from (posixpath.normpath(posixpath.join(folder, name)) for name in names)
 
 
 def _all(place: Place, git: Git | None) -> Iterator[str]:

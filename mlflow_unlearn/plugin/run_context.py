@@ -115,13 +115,16 @@ def _datasets(place: Place, git: Git | None) -> dict[str, str]:
     params = next((folder / "params.yaml" for folder in _folders(place) if _is_ours(folder / "params.yaml")), None)
     if params is None:
         return {}
+    from ..adapters.dvc_templates import read_values
     from ..adapters.workspace_outputs import owned
-    from ..config import DataParams, read_yaml
-    from ..documents import decode
+    from ..errors import ConfigError
 
-    data = decode(DataParams, read_yaml(params)["data"], f"{params.name}: data")
-    inside = Path(os.path.relpath(params.parent / data.path, place.top)).as_posix()
-    return {f"unlearn.dvc.{data.name}": owned(place, inside, git).output.md5}
+    data = read_values(params.name, params.read_bytes()).get("data")  # not `config`: to define all its dataclasses takes longer than all of this
+    name, path = (data.get("name"), data.get("path")) if isinstance(data, dict) else (None, None)
+    if not isinstance(name, str) or not isinstance(path, str):
+        raise ConfigError("params.yaml: data: expected a mapping with name and path; run `mlflow-unlearn index` to see every complaint")
+    inside = Path(os.path.relpath(params.parent / path, place.top)).as_posix()
+    return {f"unlearn.dvc.{name}": owned(place, inside, git).output.md5}
 
 
 def _folders(place: Place) -> Iterator[Path]:

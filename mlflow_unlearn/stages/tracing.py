@@ -81,7 +81,7 @@ def seen_by(bench: Workbench, parent: Parent, requests: Sequence[ErasureRequest]
 
 def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
     """A version with its tensor digest and every dataset revision in its closure."""
-    lineages = {lineage.model: lineage for lineage in bench.registry.lineages(version.name)}
+    lineages = {lineage.model: lineage for lineage in bench.registry.lineages()}
     _refuse_long_chain(version, lineages, bench.policy.max_serial_unlearnings)
     known = {state.md5: state for state in indexed_states(bench).states}
     wanted, problem = lineage_datasets(version, lineages)

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -92,7 +94,7 @@ def test_what_the_cache_lacks_comes_from_the_remote(repository):
 
 
 def test_what_nobody_holds_is_one_clear_line(repository):
-    with pytest.raises(StoreError, match=r"^object 00000000: neither DVC's cache nor a remote of any revision holds it; run `dvc push`[^\n]*$"):
+    with pytest.raises(StoreError, match=r"^object 00000000: neither DVC's cache nor a remote of any revision gave it; run `dvc push`[^\n]*$"):
         DvcProject(repository.root).local_path("0" * 32)
 
 
@@ -148,19 +150,106 @@ stages:
 """
 
 
-def test_conflict_markers_in_the_workspace_are_one_clear_line(repository):
-    repository.write("data/train.dvc", "<<<<<<< HEAD\nouts:\n=======\n>>>>>>> x\n")
-    with pytest.raises(StoreError, match=r"^data/train\.dvc: not YAML; it has conflict markers: run `git checkout --ours` on it, then `dvc repro`$"):
-        DvcProject(repository.root).dataset_states("d", TRAIN)
+CONFLICT = "<<<<<<< HEAD\nouts:\n=======\n>>>>>>> x\n"
+MENDING = r"not YAML; it has conflict markers: run `git checkout --ours` on it, then `dvc repro`$"
+
+
+@pytest.mark.parametrize("file", ["data/train.dvc", "dvc.lock"])
+def test_a_conflict_in_the_workspace_that_may_hide_the_dataset_is_one_clear_line(repository, file):
+    (repository.root / "data/train.dvc").unlink()
+    repository.write(file, CONFLICT)
+    for ask in (DvcProject.dataset_states, DvcProject.current_state):
+        with pytest.raises(StoreError, match=rf"^{file}: {MENDING}"):
+            ask(DvcProject(repository.root), "d", TRAIN)
+
+
+def test_a_conflict_in_the_workspace_that_hides_another_dataset_is_a_problem_only(repository):
+    repository.write("dvc.lock", CONFLICT)
+    project = DvcProject(repository.root)
+    assert len(project.dataset_states("d", TRAIN)) == 4
+    assert [line.split(":")[0] for line in project.problems()] == ["dvc.lock at workspace"]
 
 
 def test_conflict_markers_once_committed_hide_only_their_own_commit(repository):
     good = (repository.root / "data/train.dvc").read_text()
-    repository.write("data/train.dvc", "<<<<<<< HEAD\nouts:\n")
-    repository.commit("broken")
+    repository.write("data/train.dvc", CONFLICT)
+    commit = repository.commit("broken")
     repository.write("data/train.dvc", good)
     repository.commit("mended")
     assert len(DvcProject(repository.root).dataset_states("d", TRAIN)) == 4
+    assert [line.split(":")[0] for line in DvcProject(repository.root).problems()] == [f"data/train.dvc at {commit[:8]}"]
+    with pytest.raises(StoreError, match=rf"^data/train\.dvc at {commit}: not YAML"):
+        DvcProject(repository.root).output_at(TRAIN, commit)
+
+
+def test_what_dvc_itself_ran_or_queued_is_found_with_its_names(tmp_path, new_repository):
+    made = new_repository(tmp_path / "p")
+    made.write("params.yaml", "n: 1\n")
+    made.write("dvc.yaml", "stages: {make: {cmd: 'cp params.yaml out.txt', params: [n], outs: [out.txt]}}")
+    made.dvc("repro", "-q")
+    made.commit("one")
+    made.dvc("exp", "run", "-q", "-n", "brave-cat", "-S", "n=2")
+    made.git("checkout", "-q", "--", ".")
+    for number in (3, 4):
+        made.dvc("exp", "run", "-q", "--queue", "-S", f"n={number}")
+    names = sorted(name for state in DvcProject(made.root).dataset_states("d", "out.txt") for name in state.revisions)
+    queued = sorted(f"queued experiment {line[:7]}" for line in made.git("reflog", "--format=%H", "refs/exps/celery/stash").splitlines())
+    assert names == sorted(["brave-cat", "main", *queued, "workspace"])
+
+
+def test_a_state_that_only_a_stash_holds_is_found(repository):
+    for names in (["solo"], ["duo"]):
+        repository.people("data/train/shard-1.csv", *names)
+        repository.add(TRAIN)
+        repository.git("stash", "-q")
+    entries = repository.git("stash", "list", "--format=%H").split()
+    found = by_name(DvcProject(repository.root))
+    assert len({found[f"stash {entry[:7]}"].md5 for entry in entries}) == 2
+
+
+def test_an_import_is_a_derivation_and_its_bytes_come_from_its_repository(repository, new_repository, tmp_path):
+    source = new_repository(tmp_path / "source")
+    source.people("people.csv", "ana")
+    source.add("people.csv")
+    commit = source.commit("v1")
+    repository.dvc("import", "-q", str(source.root), "people.csv", "-o", "taken.csv")
+    repository.empty_cache()
+    project = DvcProject(repository.root)
+    [edge] = [each for each in project.derivations() if each.target_path == "taken.csv"]
+    assert (edge.source, edge.source_path, edge.stage) == ("", f"{source.root}:people.csv@{commit}", "taken.csv.dvc")
+    assert "ana" in project.local_path(edge.target).read_text()
+
+
+@pytest.fixture
+def nested(tmp_path, new_repository):
+    """DVC in a folder of the git repository, its data committed."""
+    outer = new_repository(tmp_path / "outer")
+    outer.git("rm", "-qrf", ".")
+    shutil.rmtree(outer.root / ".dvc", ignore_errors=True)
+    inner = dataclasses.replace(outer, root=outer.root / "ml/deep")
+    inner.root.mkdir(parents=True)
+    inner.dvc("init", "-q", "--subdir")
+    inner.people("people.csv", "ana")
+    inner.add("people.csv")
+    inner.commit("v1")
+    return inner
+
+
+def test_a_project_in_a_folder_of_the_repository_is_found_from_below(nested):
+    root = nested.root.parent.parent
+    (nested.root / "below").mkdir()
+    project = DvcProject(root, nested.root / "below")
+    [state] = project.dataset_states("d", "ml/deep/people.csv")
+    assert (state.revisions, project.folder) == (("main", "workspace"), nested.root)
+    nested.people("people.csv", "bo")
+    project.commit_output("ml/deep/people.csv")
+    assert "ana" in project.local_path(state.md5).read_text()
+    assert len(project.dataset_states("d", "ml/deep/people.csv")) == 2
+
+
+def test_a_project_that_lies_deeper_says_to_go_there(nested):
+    with pytest.raises(StoreError, match="DVC is not set up here; run `dvc init`, or work from the folder where it is"):
+        DvcProject(nested.root.parent.parent)
 
 
 def test_what_dvc_does_not_track_is_named_with_a_way_out(repository):

@@ -33,9 +33,7 @@ def resolver(document, folder):
     return DataResolver(SimpleNamespace(fs=LocalFileSystem(), config={}), str(folder), json.loads(json.dumps(document)))
 
 
-words = st.sampled_from(
-    ["a", "top", "1", "${top}", "${ more }", "${nested.deep[1].y}", "${other}", "${yes}", "${absent}", "\\${top}"]
-)
+words = st.sampled_from(["a", "top", "1", "${top}", "${ more }", "${nested.deep[1].y}", "${other}", "${yes}", "${absent}", "\\${top}"])
 items = st.sampled_from(["a", 1, True, "${top}", {"w": "x"}, {"w": "${more}"}])
 foreach = st.one_of(
     st.lists(items, min_size=1, max_size=3),
@@ -62,8 +60,8 @@ def test_every_folder_is_the_one_dvc_resolves_or_is_not_told(tmp_path_factory, s
         try:
             expected = posixpath.normpath(to_str(theirs.resolve_one(name)[name]["wdir"]))
         except DvcException:
-            constant = stage.get("do", stage)["wdir"]  # no item is needed to tell it
-            expected = None if "${" in constant else posixpath.normpath(constant)
+            wdir = stage.get("do", stage)["wdir"].replace("\\${", "\0")  # where it is constant, no item is needed to tell it
+            expected = None if "${" in wdir else posixpath.normpath(wdir.replace("\0", "${"))
         assert ours(document, name) == expected
 
 

@@ -1,10 +1,13 @@
 import re
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import pytest
 
 from mlflow_unlearn.adapters.dvc_project import DvcProject
 from mlflow_unlearn.adapters.record_index import RecordIndex
+from mlflow_unlearn.adapters.record_indexes import RecordIndexes
 from mlflow_unlearn.adapters.tables import Schema
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag
@@ -129,3 +132,61 @@ def test_a_dataset_of_one_file_is_indexed_too(repository):
     state = index.project.current_state("d", "data/holdout.csv")
     assert (index.update([state]).new_files, index.summary(state)) == (1, {"records": 1, "subjects": 1})
     assert index.matches([replace(state, revisions=())], subjects=[subject("zed")], records=[]) == {state.md5: 1}
+
+
+def test_a_truncated_file_makes_the_index_anew(indexed, repository):
+    index, states = indexed
+    (part,) = index.folder.glob("part-*")
+    content = (part / "record.parquet").read_bytes()
+    (part / "record.parquet").write_bytes(content[: len(content) // 2])
+    again = index_of(repository.root)
+    again.update(list(states.values()))
+    assert again.matches([states["main"]], subjects=[subject("ana")], records=[]) == {states["main"].md5: 1}
+
+
+def test_a_damaged_file_is_named_and_never_an_empty_answer(indexed, repository):
+    index, states = indexed
+    (part,) = index.folder.glob("part-*")
+    (part / "subject.parquet").write_bytes(bytes((part / "subject.parquet").stat().st_size))
+    with pytest.raises(StoreError, match=r"the record index cannot be read or written .*run `mlflow-unlearn index`"):
+        index_of(repository.root).matches([states["main"]], subjects=[subject("ana")], records=[])
+
+
+def test_two_that_index_at_once_lose_nothing(repository):
+    states = list(states_of(index_of(repository.root)).values())
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(update_in_another_process, [repository.root] * 2, [states, states[::-1]]))
+    index = index_of(repository.root)
+    assert index.update(states).new_files == 0
+    assert index.matches(states, subjects=[subject("ana")], records=[]) == {s.md5: 1 for s in states if "trial" not in s.revisions}
+
+
+def update_in_another_process(root, states):
+    index_of(root).update(states)
+
+
+def test_renamed_columns_of_an_earlier_revision_are_tried_in_turn(repository):
+    repository.write("data/holdout.csv", "id,who,q,a\nr-ana,ana,Where?,Here.\n")
+    repository.add("data/holdout.csv")
+    earlier = (Columns(record="id", subject="who", prompt="q", answer="a"),)
+    schema = Schema(dataset="d", columns=Columns(), key=KEY, earlier=earlier)
+    index = RecordIndex(repository.root / ".unlearn/index", DvcProject(repository.root), schema)
+    states = index.project.dataset_states("d", "data/holdout.csv")
+    assert not index.update(states).unreadable
+    here = next(state for state in states if "workspace" in state.revisions)
+    assert index.matches(states, subjects=[subject("ana")], records=[]) == {here.md5: 1}
+
+
+def test_rows_of_several_datasets_are_asked_as_one(repository):
+    parts = {
+        name: RecordIndex(repository.root / ".unlearn/index", DvcProject(repository.root), Schema(dataset=name, columns=Columns(), key=KEY))
+        for name in ("d", "h")
+    }
+    both = RecordIndexes(parts, "d")
+    states = [*parts["d"].project.dataset_states("d", "data/train"), *parts["h"].project.dataset_states("h", "data/holdout.csv")]
+    both.update(states)
+    found = both.matches(states, subjects=[subject("zed"), subject("cy")], records=[])
+    assert {state.name for state in states if found.get(state.md5)} == {"d", "h"}
+    assert both.unknown(subjects=[subject("zed"), subject("nobody")], records=[]) == ([1], [])
+    with pytest.raises(StoreError, match=r"dataset x: not in params\.yaml"):
+        both.size(replace(states[0], name="x"))

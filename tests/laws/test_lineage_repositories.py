@@ -197,8 +197,9 @@ def build(world: World, root: Path, store: Path) -> Workbench:
     (root / "params.yaml").write_text(PARAMS)
     create_tag_key(root / ".unlearn/tag.key", KEY)
     shutil.copy(store, root / "mlflow.db")
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'mlflow.db'}"  # MLflow left the last world's here
-    register(world, MlflowClient())
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    os.environ["MLFLOW_TRACKING_URI"] = uri  # MLflow leaves the last world's here
+    register(world, MlflowClient(uri))
     return Workbench(root)
 
 
@@ -235,7 +236,7 @@ def lines(traced: object) -> Mapping[ModelVersion, tuple[str, bool]]:
     return {line.model: (kind, line.exact) for kind in ("affected", "clear", "unknown") for line in getattr(traced, kind)}
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(world=worlds())
 def test_a_trace_through_git_dvc_and_mlflow_is_the_one_of_the_oracle(world: World, mlflow_template: Path, tmp_path_factory) -> None:
     bench = build(world, tmp_path_factory.mktemp("world"), mlflow_template)

@@ -28,33 +28,35 @@ LOST = "9" * 32
 @st.composite
 def evidence(draw: st.DrawFn) -> Evidence:
     """A few states, indexed or not, that stages made from one another, and a few versions trained on them and on one another."""
-    indexed = draw(st.sets(st.sampled_from(MD5S), max_size=4))
-    sources = st.sampled_from([*((md5, f"{md5[0]}.csv") for md5 in MD5S), CODE, ("", "import.csv"), (MD5S[0], "a.py")])
+    indexed = draw(st.sets(st.sampled_from(MD5S), min_size=1, max_size=4))
+    data = [(md5, f"{md5[0]}.csv") for md5 in MD5S]
+    sources = st.sampled_from([*data, *data, *data, CODE, CODE, ("", "import.csv"), (MD5S[0], "a.py")])
     edge = st.tuples(sources, st.sampled_from(MD5S), st.sampled_from(["s", "t"]))
-    edges = draw(st.lists(edge, max_size=7))
-    versions = draw(st.lists(st.sampled_from(MODELS), unique=True, min_size=1))
-    unindexed = sorted(set(MD5S) - indexed)
+    edges = draw(st.lists(edge, min_size=2, max_size=8))
+    models = MODELS[: draw(st.integers(1, 5))]
+    known = sorted(indexed | {target for _, target, _ in edges})
     return Evidence(
         requests=REQUESTS[: draw(st.integers(1, 2))],
-        versions=[draw(lineages(model)) for model in versions],
+        versions=[draw(lineages(model, known)) for model in models],
         states={md5: DatasetRevision(name="d", path="d", md5=md5) for md5 in sorted(indexed)},
-        matches=draw(st.dictionaries(st.sampled_from(MD5S), st.integers(0, 3), max_size=3)),
+        matches=draw(st.dictionaries(st.sampled_from(sorted(indexed)), st.integers(0, 3), max_size=2)),
         derivations=[Derivation(source=s, source_path=p, target=t, target_path=f"{t[0]}.csv", stage=stage) for (s, p), t, stage in edges],
-        unreadable=draw(st.dictionaries(st.sampled_from(unindexed), st.just("is gone"), max_size=1)) if unindexed else {},
+        unreadable=dict.fromkeys(draw(st.sampled_from([[], [], [], sorted(set(MD5S) - indexed)[:1]])), "is gone"),
     )
 
 
 @st.composite
-def lineages(draw: st.DrawFn, model: ModelVersion) -> VersionLineage:
-    data = draw(st.lists(st.sampled_from([*MD5S, *MD5S, LOST]), max_size=2))
-    parents = draw(st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(Relation)), max_size=2))
+def lineages(draw: st.DrawFn, model: ModelVersion, known: list[str]) -> VersionLineage:
+    data = draw(st.lists(st.sampled_from([*known, *known, *known, LOST]), min_size=draw(st.sampled_from([0, 1, 1])), max_size=2))
+    before = st.sampled_from([each for each in MODELS if each <= model])
+    parents = draw(st.lists(st.tuples(before | st.sampled_from([*MODELS]), st.sampled_from(Relation)), max_size=2))
     return VersionLineage(
         model=model,
         datasets={f"d{place}": md5 for place, md5 in enumerate(data)},
         ancestors=tuple(Descent(parent=parent, relation=relation, evidence="said") for parent, relation in parents),
-        requests=draw(st.sampled_from([(), (), ("er-1",), ("er-1", "er-2")])),
+        requests=draw(st.sampled_from([(), (), ("er-1",), ("er-2",), ("er-1", "er-2")])),
         verdict={"removal": draw(st.sampled_from(["PASS", "PASS", "FAIL"]))},
-        problem=draw(st.sampled_from([None, None, None, "gone"])),
+        problem=draw(st.sampled_from([*[None] * 8, "gone"])),
     )
 
 

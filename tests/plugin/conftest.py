@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
 from pathlib import Path
 
 import pytest
-
-Command = Callable[..., str]
-IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+from plugin_repository import IDENTITY, Command
 
 
 @pytest.fixture
@@ -48,4 +46,5 @@ def repository(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     root = tmp_path / "repository"
     shutil.copytree(template, root)
     monkeypatch.chdir(root)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where `load` puts copies
     return root
