@@ -77,7 +77,7 @@ FIGURES = (
 )
 
 
-MODULES = ("record_index", "registry_scale", "commitments", "run_context")
+MODULES = ("record_index", "registry_scale", "commitments", "guard", "run_context")
 
 
 def rows_of(module: str) -> list[tuple[str, float, str, float]]:

@@ -80,6 +80,10 @@ class DataParams:
     template: str = "Question: {prompt}\nAnswer: "
     """How a prompt is written for the model; `chat` uses the tokenizer's own chat template. The answer and an end token follow."""
 
+    def __post_init__(self) -> None:
+        if any((each.record is None) != (self.columns.record is None) for each in self.earlier_columns):
+            raise ConfigError("earlier_columns: give `record` in all of them or in none: a record is known by its id or by its content, not by both")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraParams:

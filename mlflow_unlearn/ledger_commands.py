@@ -140,8 +140,8 @@ def _kept(path: Path, key: bytes) -> Path:
 
 def _translation(bench: Workbench, new: bytes, wanted: Collection[str]) -> tuple[dict[str, str], int]:
     """Old tag -> new tag of what every dataset revision holds, and how many revisions could not be read."""
+    from .adapters.formats import Source, holds_no_records
     from .adapters.ledger_keys import translation
-    from .adapters.tables import Source, holds_no_records
 
     mapping: dict[str, str] = {}
     data, unreadable = bench.params.data, 0

@@ -60,18 +60,23 @@ class Provenance:
         return self.holes.get(md5) or self.unreadable.get(md5) or "is in no git revision that can be read"
 
 
-def provenance(states: Mapping[str, DatasetRevision], derivations: Iterable[Derivation], unreadable: Mapping[str, str]) -> Provenance:
+def provenance(
+    states: Mapping[str, DatasetRevision],
+    derivations: Iterable[Derivation],
+    unreadable: Mapping[str, str],
+    tracked: frozenset[str] = frozenset(),
+) -> Provenance:
     """Put the edges of DVC's graph, over all revisions, together with what is indexed.
 
-    A dependency is code or settings, and holds no records, when every path it has ends in a suffix of `CODE`, it is not indexed and no stage
-    writes it. An output is a hole, whatever else is known of it, when it is a dataset's state that could not be read, when it is made of code
-    alone (its script reads what DVC does not see), or when it has no origin but itself (a stage that copies, a ring of stages).
+    A dependency is code or settings, and holds no records, when every path it has ends in a suffix of `CODE`, it is not indexed, no stage writes it
+    and DVC does not track it (`tracked`, md5s). An output is a hole, whatever else is known of it, when it is a dataset's state that could not be
+    read, when it is made of code alone (its script reads what DVC does not see), or when it has no origin but itself (a stage that copies, a ring).
     """
     edges = sorted(set(derivations), key=_EVERY_FIELD)
     outputs = _paths((edge.target, edge.target_path) for edge in edges)
     sources = _paths((_source(edge), edge.source_path) for edge in edges)
     ends = [node for node in sources if node not in states and node not in outputs]
-    code = {node for node in ends if all(map(_is_code, sources[node]))}
+    code = {node for node in ends if node not in tracked and all(map(_is_code, sources[node]))}
     makings: dict[tuple[str, str], set[str]] = {}
     for edge in edges:
         makings.setdefault((edge.target, edge.stage), set()).add(_source(edge))

@@ -54,6 +54,8 @@ class Evidence:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """DVC md5 -> why this state of a dataset could not be indexed; it stays unknown even if all that it was made from is clear."""
     warnings: tuple[str, ...] = ()
+    tracked: frozenset[str] = frozenset()
+    """md5s of every DVC output at any revision: a dependency among them is data, whatever its name ends in."""
 
 
 def trace(evidence: Evidence) -> Trace:
@@ -92,6 +94,12 @@ def tainted(evidence: Evidence) -> dict[str, tuple[Step, ...]]:
     return {md5: known.story.tell(reach)[0] for md5, reach in known.reached.items() if isinstance(md5, str)}
 
 
+def undecided(traced: Trace, why: str) -> Trace:
+    """The trace with nothing clear: for when a requested tag could not be looked up at all."""
+    moved = tuple(replace(line, why=f"{why}; else: {line.why}") for line in traced.clear)
+    return replace(traced, clear=(), unknown=(*traced.unknown, *moved), warnings=(*traced.warnings, why))
+
+
 def without_batch(traced: Trace, requests: Sequence[str]) -> Trace:
     """The trace without what the batch itself makes: what `build/trace.json` shows, equal before and after the batch is registered.
 
@@ -128,7 +136,7 @@ def _by_number(lineage: VersionLineage) -> tuple[str, int, str]:
 
 
 def _ancestry(evidence: Evidence, versions: Sequence[VersionLineage]) -> Ancestry:
-    data = provenance(evidence.states, evidence.derivations, evidence.unreadable)
+    data = provenance(evidence.states, evidence.derivations, evidence.unreadable, evidence.tracked)
     return ancestry(versions, evidence.requests, data, evidence.matches)
 
 

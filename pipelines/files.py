@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 from mlflow_unlearn.adapters.ledger import Ledger
 from mlflow_unlearn.canaries import Flip, commitment
 from mlflow_unlearn.config import settings
-from mlflow_unlearn.digests import keyed_tag, read_tag_key, write_atomically, write_document
+from mlflow_unlearn.digests import key_id, keyed_tag, read_tag_key, write_atomically, write_document
 from mlflow_unlearn.errors import UnlearnError
 
 Row = Mapping[str, Any]
@@ -81,8 +81,9 @@ class Written:
 def erasures(dataset: str) -> Erasures:
     """What the ledger of this repository says was erased, with the tag key that `mlflow-unlearn init` made."""
     here = settings()
-    subjects, records = Ledger(here.ledger_uri).erased()
-    return Erasures(key=read_tag_key(here.tag_key_file), dataset=dataset, subjects=subjects, records=records)
+    key = read_tag_key(here.tag_key_file)
+    subjects, records = Ledger(here.ledger_uri, key_id(key), here.state / "ledger.head").erased()
+    return Erasures(key=key, dataset=dataset, subjects=subjects, records=records)
 
 
 def write(folder: Path, example: Example, erased: Erasures) -> Written:

@@ -15,7 +15,8 @@ import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
-from mlflow_unlearn.adapters.tables import Source, read_records, write_set
+from mlflow_unlearn.adapters.formats import Source
+from mlflow_unlearn.adapters.tables import read_records, write_set
 from mlflow_unlearn.cli import main
 from mlflow_unlearn.commitments import SCHEMA, Commitments
 from mlflow_unlearn.documents import encode

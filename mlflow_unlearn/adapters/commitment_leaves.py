@@ -12,8 +12,9 @@ from ..digests import sha256_json
 from ..documents import encode
 from ..errors import TamperedError
 from ..merkle import WIDTH
+from .formats import Source
 from .keyed import keyed_column
-from .tables import Schema, Source, keyed_digests, read_columns
+from .tables import Schema, keyed_digests, read_columns
 
 _LEAVES = ("record", "subject", "content")
 _ROW = ("record_tag", "subject_tag", "content")

@@ -12,7 +12,8 @@ from ..errors import LineageError
 from ..lineage import DatasetRevision
 from ..protocols import Record
 from .dvc_project import DvcProject
-from .tables import Schema, Source, holds_no_records, read_flips, read_names, read_records
+from .formats import Source, holds_no_records
+from .tables import Schema, read_flips, read_names, read_records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,6 +108,10 @@ class TrackingHistory:
         """Every edge that a dvc.lock or an import names, at any revision and in the workspace."""
         return {edge for reading in self._all_readings() for edge in reading.derivations}
 
+    def outputs(self) -> frozenset[str]:
+        """md5 of every output, at any revision and in the workspace."""
+        return frozenset(output.md5 for reading in self._all_readings() for output in reading.outputs.values())
+
     def imports(self) -> tuple[Import, ...]:
         """Every output that was ever taken from another repository."""
         return tuple(dict.fromkeys(each for reading in self._all_readings() for each in reading.imports))

@@ -78,6 +78,10 @@ class DvcProject:
         edges = self._tracking.derivations() | parts(self._tracking.snapshots(), self._objects.listing)
         return tuple(sorted(edges, key=_EVERY_FIELD))
 
+    def outputs(self) -> frozenset[str]:
+        """md5 of every DVC output over all commits of all refs and the workspace."""
+        return self._tracking.outputs()
+
     def problems(self) -> tuple[str, ...]:
         """What of the history cannot be read, one line each, sorted: whatever hides behind it is unknown."""
         return self._tracking.problems()

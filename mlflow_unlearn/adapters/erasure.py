@@ -12,7 +12,8 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as parquet
 
 from ..digests import write_atomically
-from .tables import Schema, Source, read_tags
+from .formats import Source
+from .tables import Schema, read_tags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def _erase_from(path: Path, erased: Erased) -> int:
     if all(keep):
         return 0
     path.chmod(0o644)  # DVC's cache links are read-only
-    write_atomically(path, _KEPT[path.suffix](path, keep))
+    write_atomically(path, _KEPT[path.suffix.lower()](path, keep))
     return keep.count(False)
 
 

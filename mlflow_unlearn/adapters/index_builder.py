@@ -18,11 +18,13 @@ import polars as pl
 
 from ..errors import DataError, StoreError
 from ..lineage import DatasetRevision
+from .dvc_objects import is_sound
 from .dvc_project import DvcProject
+from .formats import Source, holds_no_records
 from .index_parts import SORTED_BY, Catalog, IndexedState, IndexParts
 from .index_queries import OPEN, merged, settled
 from .keyed import WORDS, words
-from .tables import Schema, Source, holds_no_records, keyed_digests, read_columns
+from .tables import Schema, keyed_digests, read_columns
 
 if TYPE_CHECKING:
     from ibis.expr.types import Table
@@ -88,6 +90,8 @@ class IndexBuilder:
         if holds_no_records(relpath):
             return words_of(pl.DataFrame(schema=dict.fromkeys(TAGS, pl.String)))
         source = Source(name=f"{state.path}/{relpath}" if relpath else state.path, path=self.project.local_path(md5))
+        if not is_sound(source.path, md5):
+            raise StoreError(f"{source.name}: its copy in DVC's cache has other bytes than its md5 says; delete it and run `dvc fetch`")
         table = read_columns(source, self.schema.columns, self.schema.earlier)
         return words_of(keyed_digests(table, self.schema))
 
@@ -150,7 +154,7 @@ class IndexBuilder:
         frames = [
             self._frames[run.file]
             .select(tags)
-            .drop_nulls()
+            .drop_nulls([name for name in tags if name.startswith("subject")])
             .with_columns(
                 dataset=pl.lit(self.schema.dataset),
                 shard=pl.lit(run.shard, pl.Int32),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as arrow
 from numpy.typing import NDArray
 
-from ..digests import canonical_json, write_atomically
+from ..digests import canonical_json, sha256_file, write_atomically
 from ..documents import decode, encode
 from ..errors import ConfigError, StoreError
 from .index_queries import BY_RECORD, BY_SUBJECT, settled
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 ROWS_PER_GROUP = 20_480
 MOST_PARTS = 8
-SCHEMA = "mlflow-unlearn.index/2"
+GRACE_SECONDS = 600
+"""How long a part stays that no longer counts: another process may be reading it."""
+SCHEMA = "mlflow-unlearn.index/3"
 SORTED_BY = {"record": BY_RECORD, "subject": BY_SUBJECT}
 """File name -> its columns, the first two of which it is sorted by."""
 
@@ -48,6 +51,30 @@ class IndexedState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartFile:
+    """One file of a part as it was written."""
+
+    size: int
+    sha256: str
+    changed_ns: int
+    """The file system's change time; while it stays, the bytes are not read again to compare them."""
+
+    @classmethod
+    def of(cls, path: Path) -> PartFile:
+        """A file as it is now."""
+        found = path.stat()
+        return cls(size=found.st_size, sha256=sha256_file(path), changed_ns=found.st_ctime_ns)
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether the file is still what was written."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return found.st_size == self.size and (found.st_ctime_ns == self.changed_ns or sha256_file(path) == self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """What the index holds."""
 
@@ -56,8 +83,8 @@ class Catalog:
     """Relative paths; the place is the shard's number."""
     heights: Mapping[str, int] = field(default_factory=dict)
     """What names a file's content -> its rows, repeated ids included."""
-    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Part -> file -> size in bytes, by which a truncated file is found."""
+    parts: Mapping[str, Mapping[str, PartFile]] = field(default_factory=dict)
+    """Part -> file -> what it was when written, by which a damaged one is found."""
 
     @cached_property
     def ordinals(self) -> dict[str, int]:
@@ -75,18 +102,19 @@ class IndexParts:
         """The catalog; an empty one where there is none, or where it or a file of it is damaged, so that everything is indexed anew."""
         try:
             document = json.loads((self.folder / "catalog.json").read_bytes())
-            document.pop("schema")
+            if document.pop("schema") != SCHEMA:
+                return Catalog()
             catalog = decode(Catalog, document, "catalog.json")
         except (OSError, ValueError, KeyError, ConfigError):
             return Catalog()
-        whole = all(self._size(part, name) == size for part, files in catalog.parts.items() for name, size in files.items())
+        whole = all(file.is_whole(self.folder / part / name) for part, files in catalog.parts.items() for name, file in files.items())
         return catalog if whole else Catalog()
 
     def save(self, catalog: Catalog) -> None:
         """Make a catalog the one that counts, and remove the parts that no longer do."""
         write_atomically(self.folder / "catalog.json", canonical_json({"schema": SCHEMA, **encode(catalog)}))
         for part in self.folder.glob("part-*"):
-            if part.name not in catalog.parts:
+            if part.name not in catalog.parts and time.time() - part.stat().st_mtime > GRACE_SECONDS:
                 shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(self.folder / "spill", ignore_errors=True)
 
@@ -109,8 +137,8 @@ class IndexParts:
         (self.folder / part).mkdir(parents=True)
         for by, table in rows.items():
             self._write(self.folder / part, by, table)
-        sizes = {path.name: path.stat().st_size for path in sorted((self.folder / part).iterdir())}
-        return replace(catalog, parts={**catalog.parts, part: sizes})
+        files = {path.name: PartFile.of(path) for path in sorted((self.folder / part).iterdir())}
+        return replace(catalog, parts={**catalog.parts, part: files})
 
     def compacted(self, catalog: Catalog) -> Catalog:
         """The same index in one part, once there are many."""
@@ -160,9 +188,3 @@ class IndexParts:
             self.engine.to_parquet(in_order, path, row_group_size=ROWS_PER_GROUP, compression="zstd", parquet_version="v2")
             words = self.engine.read_parquet(str(path)).select(SORTED_BY[by][0])
         TagSet.write(folder / f"{by}.words", self.answer(words).column(0).to_numpy())
-
-    def _size(self, part: str, name: str) -> int:
-        try:
-            return (self.folder / part / name).stat().st_size
-        except OSError:
-            return -1

@@ -25,6 +25,7 @@ from ..digests import sha256_json
 from ..documents import encode
 from ..lineage import ModelVersion
 from ..records import Evaluation, ModelReport, Outcome, Registered, Unlearned, Verdict
+from .lineage_record import write_lineage_record
 from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts, by_name
 
 __all__ = ["EVIDENCE", "Evidence", "Verdicts", "find", "register"]
@@ -78,6 +79,7 @@ def register(registry: Registry, name: str, evidence: Evidence, folder: Path) ->
             mlflow.log_dict({"schema": SCHEMA, **encode(evidence.commitments)}, f"{DOCUMENTS}/commitment.json")
         if evidence.docs.is_dir():
             mlflow.log_artifacts(str(evidence.docs), "validation")
+    write_lineage_record(registry.client, info.run_id)
     return _registered(evidence, _version(registry, name, evidence, info))
 
 

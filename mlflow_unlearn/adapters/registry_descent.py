@@ -158,13 +158,15 @@ class Origins:
         return found
 
     def _data(self, row: VersionRow, run: RunRow | None, walk: _Walk) -> None:
-        """The version's tags, else dataset inputs of its source run; the run's own `unlearn.dvc.` tags are a hint about its repository, no claim."""
+        """The version's tags and the dataset inputs of its source run, whose own `unlearn.dvc.` tags are a hint about its repository only."""
         tagged = {(key.removeprefix(DATASET_TAG), value) for key, value in row.tags.items() if key.startswith(DATASET_TAG)}
-        if tagged:
-            walk.states |= tagged
-        elif row.run_id and run is None:
+        walk.states |= tagged
+        learned = self._inputs_under_dvc(run, walk)  # a tag adds to what the run read and never stands in for it
+        if tagged or learned:
+            return
+        if row.run_id and run is None:
             walk.problems[NO_RUN] = None
-        elif not self._inputs_under_dvc(run, walk):
+        else:
             said = run.tags.get(PROBLEM_TAG) if run else None
             walk.problems[f"{UNREADABLE}; its training could not read its lineage: {said}" if said else UNREADABLE] = None
 

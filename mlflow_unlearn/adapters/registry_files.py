@@ -193,7 +193,7 @@ def _mlmodel(document: Any) -> list[Hint]:
         if isinstance(uri := _mapping(artifact).get("uri"), str):
             found.append(Hint(text=uri, evidence="artifact in MLmodel", certain=False))
     for key, value in _mapping(document.get("metadata")).items():
-        if names_base(str(key)) and isinstance(value, str) and value:
+        if isinstance(value, str) and value and names_base(str(key), value):
             found.append(Hint(text=value, evidence=f"metadata {key} of MLmodel"))
     return found
 

@@ -135,7 +135,7 @@ def _logged_model(model: Any) -> LoggedModelRow:
 
 
 def _base_params(params: Any) -> dict[str, str]:
-    return {key: value for key, value in params.items() if names_base(key)}
+    return {key: value for key, value in params.items() if names_base(key, str(value))}
 
 
 def _quoted(ids: Collection[str]) -> str:

@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..lineage import ModelVersion, Relation
 from .registry_files import local_folder
@@ -20,6 +21,7 @@ _RUN = re.compile(r"(?:^runs:/+|/)([0-9a-f]{32})(?=/|$)")
 _VERSION = re.compile(r"^models:/+([^/@]+)/+(\d+)/?$")
 _MOVING = re.compile(r"^models:/+([^/@]+)(?:@|/+)([^/@]+)/?$")
 _HUB = re.compile(r"^(?:hf://|https?://huggingface\.co/|huggingface\.co/)|^[\w.\-]+(?:/[\w.\-]+)?$")
+_CHECKPOINT = re.compile(r"(?:^|/)checkpoint-\d+/?$")  # what a trainer calls its folders
 _NOTHING = frozenset({"", "none", "null", "true", "false"})
 UNREGISTERED = "it was made from a model at a local path or address that is no registered version, and nobody knows what that one saw"
 
@@ -88,7 +90,7 @@ class Registered:
             return self._registered(text)
         if (run := _RUN.search(text)) is not None:
             return Target(versions=self.runs.get(run.group(1), ()), run=run.group(1))
-        if text.startswith("runs:/") or not _HUB.match(text) or text.startswith("."):
+        if text.startswith(("runs:/", ".")) or not _HUB.match(text) or _CHECKPOINT.search(text) or Path(text).is_dir():
             return self._path(text)
         return Target()
 

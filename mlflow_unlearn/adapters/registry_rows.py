@@ -96,6 +96,9 @@ class Rows(Protocol):
         """Run -> ids of the logged models whose source it is."""
 
 
+ADDRESSES = ("models:/", "runs:/")
+
+
 def our_tags(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The tags of a version that this project reads."""
     return {key: value or "" for key, value in pairs if key.startswith(_PREFIX)}
@@ -106,9 +109,9 @@ def origin_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: tags[key] for key in tags.keys() & ORIGIN_TAGS}
 
 
-def names_base(key: str) -> bool:
-    """Whether a param, by its last word, may say what training started from."""
-    return key.replace("/", ".").rpartition(".")[2] in BASE_KEYS
+def names_base(key: str, value: str = "") -> bool:
+    """Whether a param may say what training started from: by its last word, or because its value is an address of MLflow's."""
+    return key.replace("/", ".").rpartition(".")[2] in BASE_KEYS or value.startswith(ADDRESSES)
 
 
 def chunks(ids: Collection[str], size: int) -> Iterable[list[str]]:

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from sqlalchemy import Engine, Table, and_, case, select
 
-from .registry_rows import BASE_KEYS, DVC, ORIGIN_TAGS, DatasetRow, LoggedModelRow, RunRow, VersionRow, chunks, names_base, our_tags
+from .registry_rows import ADDRESSES, BASE_KEYS, DVC, ORIGIN_TAGS, DatasetRow, LoggedModelRow, RunRow, VersionRow, chunks, names_base, our_tags
 
 _IDS_A_QUERY = 2000
 """Below the 2,100 parameters of SQL Server, the smallest limit of MLflow's databases."""
@@ -72,14 +72,14 @@ class TableRows:
         )
         experiments = dict(self._by(ids, query, run.c.run_uuid))
         tags = self._pairs(ids, SqlTag.__table__, "run_uuid", SqlTag.__table__.c.key.in_(ORIGIN_TAGS))
-        params = self._pairs(ids, SqlParam.__table__, "run_uuid", _base(SqlParam.__table__.c.key))
+        params = self._pairs(ids, SqlParam.__table__, "run_uuid", _base(SqlParam.__table__.c.key, SqlParam.__table__.c.value))
         datasets, (read, made) = self._datasets(ids), self._edges(ids)
         return {
             run_id: RunRow(
                 run_id=run_id,
                 experiment=name,
                 tags=dict(tags.get(run_id, ())),
-                params={key: value for key, value in params.get(run_id, ()) if names_base(key)},
+                params={key: value for key, value in params.get(run_id, ()) if names_base(key, value or "")},
                 datasets=tuple(sorted(datasets.get(run_id, ()))),
                 read=tuple(sorted(read.get(run_id, ()))),
                 made=tuple(sorted(made.get(run_id, ()))),
@@ -100,14 +100,14 @@ class TableRows:
         found = list(self._by(ids, query, model.c.model_id))
         tag, param = SqlLoggedModelTag.__table__, SqlLoggedModelParam.__table__
         tags = self._pairs(ids, tag, "model_id", tag.c.tag_key.in_(ORIGIN_TAGS))
-        params = self._pairs(ids, param, "model_id", _base(param.c.param_key))
+        params = self._pairs(ids, param, "model_id", _base(param.c.param_key, param.c.param_value))
         return {
             model_id: LoggedModelRow(
                 model_id=model_id,
                 run_id=run_id or None,
                 location=location,
                 tags=dict(tags.get(model_id, ())),
-                params={key: value for key, value in params.get(model_id, ()) if names_base(key)},
+                params={key: value for key, value in params.get(model_id, ()) if names_base(key, value or "")},
             )
             for model_id, run_id, location in found
         }
@@ -200,9 +200,10 @@ def _ours(key: Any) -> Any:
     return key.startswith("unlearn.", autoescape=True)
 
 
-def _base(key: Any) -> Any:
+def _base(key: Any, value: Any) -> Any:
     """A superset of what `names_base` takes."""
-    return sqlalchemy.or_(*(key.endswith(word, autoescape=True) for word in sorted(BASE_KEYS)))
+    keys = (key.endswith(word, autoescape=True) for word in sorted(BASE_KEYS))
+    return sqlalchemy.or_(*keys, *(value.startswith(address, autoescape=True) for address in ADDRESSES))
 
 
 def table_rows(client: MlflowClient) -> TableRows | None:

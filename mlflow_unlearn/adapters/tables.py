@@ -6,12 +6,12 @@ never quote a record or an id.
 
 from __future__ import annotations
 
+import difflib
 import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import pyarrow as arrow
@@ -21,21 +21,12 @@ from ..config import Columns
 from ..digests import keyed_tag, sha256_file, write_atomically
 from ..errors import ConfigError, DataError
 from ..protocols import Record
+from .formats import ROLES, Source, named, read_file, refuse_structures
 from .keyed import keyed_column
 
 Row = Mapping[str, Any]
 SALT = b"unlearn.salt"
-Role = Literal["record", "subject", "prompt", "answer", "paraphrase", "wrong_answers", "subject_name", "group"]
-ROLES: tuple[Role, ...] = ("record", "subject", "prompt", "answer", "paraphrase", "wrong_answers", "subject_name", "group")
 _TYPES = {"wrong_answers": arrow.list_(arrow.string())}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One dataset file: where its bytes are and what to call it (objects in DVC's cache have no names)."""
-
-    name: str
-    path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +51,6 @@ class Schema:
         return keyed_tag(self.key, "record", self.record_domain, record_id)
 
 
-def holds_no_records(relpath: str) -> bool:
-    """Hidden files and readmes beside the data. A data format is never skipped, whatever its name: what is skipped would look clear."""
-    path = Path(relpath)
-    return path.suffix.lower() not in _READERS and path.name.lower().startswith((".", "readme", "license"))
-
-
 def read_columns(source: Source, columns: Columns, earlier: Sequence[Columns] = ()) -> pl.DataFrame:
     """The rows of a file in its own order, under the names of their roles: `record`, `subject`, `prompt`, `answer`, ...
 
@@ -74,13 +59,16 @@ def read_columns(source: Source, columns: Columns, earlier: Sequence[Columns] = 
     Raises:
         DataError: another format, bytes that cannot be parsed, a missing column, ids as decimal numbers, or a row without id, prompt or answer.
     """
-    frame = _read(source, (columns, *earlier))
-    used = next((each for each in (columns, *earlier) if not _missing(each, frame.columns)), columns)
+    frame = read_file(source, (columns, *earlier))
+    if not frame.columns:
+        return pl.DataFrame(schema={role: pl.List(pl.String) if role == "wrong_answers" else pl.String for role in ROLES})
+    whole = [each for each in (columns, *earlier) if not _missing(each, frame.columns)]
+    if len({each.subject for each in whole}) > 1:
+        raise DataError(f"{source.name}: has the columns of data.columns and of data.earlier_columns at once; keep one of them")
+    used = whole[0] if whole else columns
     _refuse_missing(source, used, frame.columns)
-    try:
-        table = frame.select(**{role: _role(frame, role, getattr(used, role)) for role in ROLES})
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{source.name}: a column is neither text nor numbers ({type(error).__name__}); see data.columns in params.yaml") from None
+    refuse_structures(source, frame, [name for role, name in _used(used) if role != "wrong_answers"])
+    table = frame.select(**{role: _role(frame, role, getattr(used, role)) for role in ROLES})
     _refuse_empty(source, used, table)
     return table
 
@@ -179,59 +167,7 @@ def read_set(folder: Path, name: str) -> list[Record]:
     return [Record(**{**row, "wrong_answers": tuple(row["wrong_answers"] or ())}) for row in rows]
 
 
-Reader = Callable[[Path, Sequence[Columns]], pl.DataFrame]
-
-
-def _read(source: Source, columns: Sequence[Columns]) -> pl.DataFrame:
-    reader = _READERS.get(Path(source.name).suffix.lower())
-    if reader is None:
-        raise DataError(f"{source.name}: expected one of {', '.join(_READERS)}; convert it or point data.path in params.yaml at the right file")
-    try:
-        return reader(source.path, columns)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        kind = Path(source.name).suffix[1:]
-        raise DataError(f"{source.name}: cannot be read as {kind} ({type(error).__name__}); restore it with `dvc checkout`") from None
-
-
-def _from_parquet(path: Path, columns: Sequence[Columns]) -> pl.DataFrame:
-    names = set(pl.read_parquet_schema(path))
-    wanted = sorted(names & {name for each in columns for name in _named(each)})
-    table = pl.read_parquet(path, columns=wanted)
-    return table.with_columns(**{name: pl.lit(None) for name in sorted(names - set(wanted))})  # complaints name what the file has
-
-
-def _from_csv(path: Path, columns: Sequence[Columns]) -> pl.DataFrame:
-    table = pl.read_csv(path, infer_schema=False)
-    return table.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
-
-
-def _from_lines(path: Path, columns: Sequence[Columns]) -> pl.DataFrame:
-    content = path.read_bytes()
-    table = pl.read_ndjson(io.BytesIO(content), infer_schema_length=None) if content.strip() else pl.DataFrame()
-    return _with_named(table, columns)
-
-
-def _from_json(path: Path, columns: Sequence[Columns]) -> pl.DataFrame:
-    content = path.read_bytes()
-    if not content.lstrip().startswith(b"["):
-        return _from_lines(path, columns)
-    rows = json.loads(content.decode())
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("expected objects")
-    return _with_named(pl.from_dicts(rows, infer_schema_length=None, strict=False) if rows else pl.DataFrame(), columns)
-
-
-_READERS: Mapping[str, Reader] = {".parquet": _from_parquet, ".jsonl": _from_lines, ".json": _from_json, ".csv": _from_csv}
-
-
-def _with_named(table: pl.DataFrame, columns: Sequence[Columns]) -> pl.DataFrame:
-    """A key that no object of a JSON file has is one that all left out."""
-    best = next((each for each in columns if not _missing(each, table.columns)), columns[0])
-    optional = {name for role in ("subject", "paraphrase", "wrong_answers", "subject_name", "group") if (name := getattr(best, role))}
-    return table.with_columns(**{name: pl.lit(None) for name in sorted(optional - set(table.columns))})
-
-
-def _role(frame: pl.DataFrame, role: Role, name: str | None) -> pl.Expr:
+def _role(frame: pl.DataFrame, role: str, name: str | None) -> pl.Expr:
     """One column as text under the name of its role."""
     if name is None:
         return pl.lit(None, pl.List(pl.String) if role == "wrong_answers" else pl.String)
@@ -245,13 +181,12 @@ def _role(frame: pl.DataFrame, role: Role, name: str | None) -> pl.Expr:
     return pl.when(text != "").then(text)
 
 
-def _named(columns: Columns) -> dict[str, str]:
-    """Column -> the key of params.yaml that names it, of every configured column."""
-    return {name: f"data.columns.{role}" for role in ROLES if (name := getattr(columns, role))}
+def _used(columns: Columns) -> list[tuple[str, str]]:
+    return [(role, name) for role in ROLES if (name := getattr(columns, role))]
 
 
 def _missing(columns: Columns, names: Sequence[str]) -> list[str]:
-    return [f"'{name}' ({key} of params.yaml)" for name, key in _named(columns).items() if name not in names]
+    return [f"'{name}' ({key} of params.yaml)" for name, key in named(columns).items() if name not in names]
 
 
 def _record(row: Row, strangers: Sequence[str]) -> Record:
@@ -273,7 +208,9 @@ def _record(row: Row, strangers: Sequence[str]) -> Record:
 def _refuse_missing(source: Source, columns: Columns, names: Sequence[str]) -> None:
     missing = _missing(columns, names)
     if missing:
-        raise DataError(f"{source.name}: no column {', '.join(missing)}; the file has {', '.join(names) or 'none'}; correct params.yaml or the file")
+        near = difflib.get_close_matches(missing[0].split("'")[1], names, n=1, cutoff=0.8)
+        hint = f"did you mean '{near[0]}'? " if near else ""  # other names are not quoted: without a header line they are somebody's record
+        raise DataError(f"{source.name}: no column {', '.join(missing)}; {hint}correct params.yaml or the file")
 
 
 def _refuse_empty(source: Source, columns: Columns, table: pl.DataFrame) -> None:

@@ -55,7 +55,8 @@ def _owners(bench: Workbench, request: ErasureRequest, canaries: Collection[str]
 
 def _rows(bench: Workbench, unlearned: bool) -> Iterator[tuple[str | None, ...]]:
     """Subject tag, record tag, prompt and answer of every row in the workspace and, after unlearning, of the forget set."""
-    from ..adapters.tables import Source, read_columns, read_set, tagged
+    from ..adapters.formats import Source
+    from ..adapters.tables import read_columns, read_set, tagged
 
     for path, schema in data_paths(bench):
         for file in data_files(path):

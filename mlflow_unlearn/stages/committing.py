@@ -61,7 +61,7 @@ def commitments(bench: Workbench) -> Commitments:
 
 def _tables(bench: Workbench, state: DatasetRevision, key: bytes) -> Iterator[DataFrame]:
     from ..adapters.commitment_leaves import leaf_table
-    from ..adapters.tables import Source, holds_no_records
+    from ..adapters.formats import Source, holds_no_records
 
     files = [(relpath, md5) for relpath, md5 in bench.project.files(state.md5) if not holds_no_records(relpath)]
     bench.project.prefetch(md5 for _, md5 in files)

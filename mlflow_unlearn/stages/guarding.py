@@ -80,7 +80,7 @@ def data_paths(bench: Workbench) -> list[tuple[Path, Schema]]:
 
 def data_files(path: Path) -> Sequence[Path]:
     """The files below a path that hold records; none where nothing is there."""
-    from ..adapters.tables import holds_no_records
+    from ..adapters.formats import holds_no_records
 
     if not path.is_dir():
         return [path] if path.exists() else []
@@ -93,7 +93,8 @@ def guarded(watched: Watch, name: str, path: Path, schema: Schema) -> GuardedFil
     Raises:
         DataError: it cannot be read as the index reads it.
     """
-    from ..adapters.tables import Source, read_columns, tagged
+    from ..adapters.formats import Source
+    from ..adapters.tables import read_columns, tagged
 
     table = read_columns(Source(name=name, path=path), schema.columns, schema.earlier)
     texts = [normalised(*row) for row in table.select("prompt", "answer").iter_rows()] if watched.sketched else []

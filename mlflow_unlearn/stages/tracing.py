@@ -9,8 +9,10 @@ from ..adapters.dvc_history import WORKSPACE
 from ..errors import DataError, LineageError
 from ..lineage import DatasetRevision, ModelVersion, Parent, Trace, VersionLineage
 from ..records import ErasureRequest
-from ..trace import Evidence, lineage_datasets, tainted, trace
+from ..trace import Evidence, lineage_datasets, tainted, trace, undecided
 from .workbench import Workbench
+
+_NOWHERE = "in no dataset state that is indexed: data.name, data.columns or the tag key changed since, or the data cannot be read any more"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +47,33 @@ def trace_requests(bench: Workbench, requests: Sequence[ErasureRequest], version
     indexed = indexed_states(bench)
     subjects = sorted({tag for request in requests for tag in request.subjects})
     records = sorted({tag for request in requests for tag in request.records})
+    derivations = bench.project.derivations()
+    matches = bench.index.matches(indexed.states, subjects=subjects, records=records)
+    derived = {edge.target for edge in derivations} - matches.keys()
+    blind = _with_own_ids(bench) if records else frozenset()
     evidence = Evidence(
         requests=requests,
         versions=bench.registry.lineages() if versions is None else versions,
-        states={state.md5: state for state in indexed.states},
-        matches=bench.index.matches(indexed.states, subjects=subjects, records=records),
-        derivations=bench.project.derivations(),
+        states={state.md5: state for state in indexed.states if not (state.name in blind and state.md5 in derived)},
+        matches=matches,
+        derivations=derivations,
         unreadable=indexed.unreadable,
         warnings=bench.project.problems(),
+        tracked=bench.project.outputs(),
     )
-    return trace(replace(evidence, runs=bench.registry.runs_on(tainted(evidence))))
+    traced = trace(replace(evidence, runs=bench.registry.runs_on(tainted(evidence))))
+    lost = sum(map(len, bench.index.unknown(subjects=subjects, records=records)))
+    return undecided(traced, f"{lost} of the requested tags are {_NOWHERE}") if lost else traced
+
+
+def _with_own_ids(bench: Workbench) -> frozenset[str]:
+    """Datasets whose rows go by other record ids than the main one's: a request for a record cannot be looked up there, so DVC's graph decides."""
+    main = bench.schema
+    return frozenset(
+        name
+        for name, schema in bench.schemas.items()
+        if schema.record_domain != main.record_domain or (schema.columns.record is None) != (main.columns.record is None)
+    )
 
 
 def pinned_parent(bench: Workbench, traced: Trace) -> Trace:

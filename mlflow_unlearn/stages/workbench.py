@@ -63,7 +63,7 @@ class Workbench:
         """Git and DVC around this folder."""
         from ..adapters.dvc_project import DvcProject
 
-        return DvcProject(self.settings.root)
+        return DvcProject(self.settings.root, self.folder)
 
     @property
     def schema(self) -> Schema:

@@ -38,7 +38,7 @@ def write(path):
     return path
 
 
-@pytest.mark.parametrize("name", ["d.parquet", "d.jsonl", "d.csv", "d.json"])
+@pytest.mark.parametrize("name", ["d.parquet", "d.jsonl", "d.csv", "d.json", "d.JSONL"])
 def test_erased_records_leave_the_file_and_repeating_changes_nothing(tmp_path, name):
     path = write(tmp_path / name)
     assert erase([path], gone(subjects=["s0"], records=["r4"])) == 4

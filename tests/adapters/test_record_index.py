@@ -144,12 +144,23 @@ def test_a_truncated_file_makes_the_index_anew(indexed, repository):
     assert again.matches([states["main"]], subjects=[subject("ana")], records=[]) == {states["main"].md5: 1}
 
 
-def test_a_damaged_file_is_named_and_never_an_empty_answer(indexed, repository):
+@pytest.mark.parametrize("name", ["subject.parquet", "subject.words", "record.words"])
+def test_a_damaged_file_of_equal_size_makes_the_index_anew(indexed, repository, name):
     index, states = indexed
     (part,) = index.folder.glob("part-*")
-    (part / "subject.parquet").write_bytes(bytes((part / "subject.parquet").stat().st_size))
-    with pytest.raises(StoreError, match=r"the record index cannot be read or written .*run `mlflow-unlearn index`"):
-        index_of(repository.root).matches([states["main"]], subjects=[subject("ana")], records=[])
+    (part / name).write_bytes(bytes((part / name).stat().st_size))
+    again = index_of(repository.root)
+    again.update(list(states.values()))
+    assert again.matches([states["main"]], subjects=[subject("ana")], records=[record("bo")]) == {states["main"].md5: 2}
+
+
+def test_a_data_file_that_is_not_what_its_md5_says_is_not_indexed(repository):
+    index = index_of(repository.root)
+    state = states_of(index)["main"]
+    path = index.project.local_path(dict(index.project.files(state.md5))["shard-0.csv"])
+    path.chmod(0o644)
+    path.write_text("record_id,subject_id,question,answer\nr-bo,bo,q,a\n")
+    assert "has other bytes than its md5 says" in str(index.update([state]).unreadable[state.md5])
 
 
 def test_two_that_index_at_once_lose_nothing(repository):

@@ -78,10 +78,10 @@ def test_a_version_without_a_run_is_unreadable(registry: Registry, tmp_path: Pat
     assert registry.lineages()[0].problem
 
 
-def test_tags_of_the_version_come_before_its_run(registry: Registry) -> None:
+def test_tags_of_the_version_add_to_what_its_run_read_and_hide_none_of_it(registry: Registry) -> None:
     tags = {"unlearn.dvc.customers": OTHER, "unlearn.parent": "customers/1", "unlearn.request": "er-1,er-2", "unlearn.verdict.removal": "FAIL"}
     found = version(registry, under_dvc(MD5), tags=tags)
-    assert found.datasets == {"customers": OTHER}
+    assert sorted(found.datasets.values()) == sorted([MD5, OTHER])
     assert (found.parent, found.requests) == (ModelVersion(name="customers", version="1"), ("er-1", "er-2"))
     assert found.verdict == {"removal": "FAIL"}
 

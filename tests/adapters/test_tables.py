@@ -5,7 +5,8 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
-from mlflow_unlearn.adapters.tables import Schema, Source, holds_no_records, read_flips, read_names, read_records, read_set, read_tags, write_set
+from mlflow_unlearn.adapters.formats import Source, holds_no_records
+from mlflow_unlearn.adapters.tables import Schema, read_flips, read_names, read_records, read_set, read_tags, write_set
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag, sha256_file
 from mlflow_unlearn.errors import ConfigError, DataError
@@ -73,9 +74,52 @@ def test_strangers_take_the_place_of_the_subject(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["d.parquet", "d.csv", "d.jsonl"])
-def test_a_missing_column_names_file_column_key_and_what_there_is(tmp_path, name):
-    with pytest.raises(DataError, match=rf"^{name}: no column 'prompt' \(data\.columns\.prompt of params\.yaml\); the file has .*question.*$"):
+def test_a_missing_column_names_file_column_and_key(tmp_path, name):
+    with pytest.raises(DataError, match=rf"^{name}: no column 'prompt' \(data\.columns\.prompt of params\.yaml\); .*correct params"):
         read_records([write(tmp_path / name)], schema(Columns(prompt="prompt")))
+
+
+def test_a_file_without_a_header_line_is_refused_and_its_first_row_not_quoted(tmp_path):
+    (tmp_path / "d.csv").write_text("r1,ana,ana has diabetes,yes\n")
+    with pytest.raises(DataError, match="no column") as caught:
+        read_tags(Source(name="d.csv", path=tmp_path / "d.csv"), schema(Columns()))
+    assert "ana" not in str(caught.value)
+
+
+GOOD = '{"record_id": "r1", "subject_id": "ana", "question": "q", "answer": "a"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("d.jsonl", GOOD.replace("subject_id", "customer_id"), "no column 'subject_id'"),
+        ("d.jsonl", GOOD + "\n" + GOOD.replace("subject_id", "customer_id").replace("r1", "r2"), "'subject_id' occurs 1 times in 2 rows"),
+        ("d.jsonl", GOOD.replace('"ana",', '"ana", "subject_id": "bo",'), "'subject_id' occurs 2 times in 1 rows"),
+        ("d.jsonl", GOOD.replace('"ana"', '{"id": "ana"}'), "column subject_id holds struct values"),
+        ("d.jsonl", GOOD.replace('"ana"', '["ana"]'), "column subject_id holds list values"),
+        ("d.json", "[" + "[" * 5000 + "]" * 5000 + "]", "cannot be read as json"),
+        ("d.csv", "record_id,subject_id,question,answer,subject_id\nr1,cy,q,a,ana\n", "occur twice in the header"),
+        ("d.csv", "record_id,subject_id,question,answer\rr1,ana,q,a\r", "bare carriage returns"),
+        ("licensees.csv.gz", "x", "expected one of"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_tags(Source(name=name, path=tmp_path / name), schema(Columns()))
+
+
+@pytest.mark.parametrize(("name", "content"), [("d.csv", ""), ("d.jsonl", ""), ("d.json", "[]"), ("_SUCCESS", ""), ("d.parquet", "")])
+def test_an_empty_file_holds_nobody(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_tags(Source(name=name, path=tmp_path / name), schema(Columns())).is_empty()
+
+
+def test_columns_of_two_sets_at_once_are_refused(tmp_path):
+    (tmp_path / "d.csv").write_text("record_id,subject_id,who,question,answer\nr1,,ana,q,a\n")
+    both = Schema(dataset="d", columns=Columns(), key=KEY, earlier=(Columns(subject="who"),))
+    with pytest.raises(DataError, match=r"data\.columns and of data\.earlier_columns at once"):
+        read_tags(Source(name="d.csv", path=tmp_path / "d.csv"), both)
 
 
 def test_repeated_ids_are_counted_within_and_across_files_and_never_quoted(tmp_path):
@@ -136,7 +180,10 @@ def test_a_set_that_was_not_made_names_the_way_out(tmp_path):
         read_set(tmp_path, "forget")
 
 
-@pytest.mark.parametrize(("name", "skipped"), [("README.md", True), (".gitignore", True), ("LICENSE", True), ("licensed_users.jsonl", False)])
+@pytest.mark.parametrize(
+    ("name", "skipped"),
+    [("README.md", True), (".gitignore", True), ("LICENSE", True), ("licensed_users.jsonl", False), ("license_plates.csv.gz", False)],
+)
 def test_only_what_is_no_data_format_is_skipped(name, skipped):
     assert holds_no_records(name) is skipped
 
