@@ -13,7 +13,7 @@ import polars as pl
 from mlflow_unlearn.adapters.commitment_leaves import leaf_table, packed
 from mlflow_unlearn.adapters.commitment_store import CommitmentStore
 from mlflow_unlearn.adapters.formats import Source
-from mlflow_unlearn.adapters.tables import Schema
+from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.merkle import WIDTH, Inclusion, Tree, verify_absence, verify_inclusion
 

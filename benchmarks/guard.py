@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from datasketch import MinHash
 
-from mlflow_unlearn.adapters.tables import Schema
+from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.fingerprints import PERMUTATIONS, Neighbours, band_for, normalised, shingles, sketches, written
 from mlflow_unlearn.guard import Graves, Thresholds, guard

@@ -17,7 +17,8 @@ from mlflow_unlearn.adapters.dvc_project import DvcProject
 from mlflow_unlearn.adapters.formats import Source
 from mlflow_unlearn.adapters.index_builder import words_of
 from mlflow_unlearn.adapters.record_index import RecordIndex
-from mlflow_unlearn.adapters.tables import Schema, keyed_digests, read_columns
+from mlflow_unlearn.adapters.schemas import Schema
+from mlflow_unlearn.adapters.tables import keyed_digests, read_columns
 from mlflow_unlearn.adapters.tag_set import TagSet
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import canonical_json, keyed_tag

@@ -16,7 +16,7 @@ from .stages.guarding import Watch, data_files, data_paths, guarded, watch
 from .stages.workbench import Workbench
 
 if TYPE_CHECKING:
-    from .adapters.tables import Schema
+    from .adapters.schemas import Schema
 
 BEGIN, END = "# >>> mlflow-unlearn guard", "# <<< mlflow-unlearn guard"
 HOOK = """{begin} {folder} (runs when a DVC tracking file is staged)

@@ -14,7 +14,8 @@ from ..errors import TamperedError
 from ..merkle import WIDTH
 from .formats import Source
 from .keyed import keyed_column
-from .tables import Schema, keyed_digests, read_columns
+from .schemas import Schema
+from .tables import keyed_digests, read_columns
 
 _LEAVES = ("record", "subject", "content")
 _ROW = ("record_tag", "subject_tag", "content")

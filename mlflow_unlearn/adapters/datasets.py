@@ -13,7 +13,8 @@ from ..lineage import DatasetRevision
 from ..protocols import Record
 from .dvc_project import DvcProject
 from .formats import Source, holds_no_records
-from .tables import Schema, read_flips, read_names, read_records
+from .schemas import Schema
+from .tables import read_flips, read_names, read_records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ import pyarrow.parquet as parquet
 
 from ..digests import write_atomically
 from .formats import Source
-from .tables import Schema, read_tags
+from .schemas import Schema
+from .tables import read_tags
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,11 @@ from .dvc_objects import is_sound
 from .dvc_project import DvcProject
 from .formats import Source, holds_no_records
 from .index_parts import SORTED_BY, Catalog, IndexedState, IndexParts
-from .index_queries import OPEN, merged, settled
-from .keyed import WORDS, words
-from .tables import Schema, keyed_digests, read_columns
+from .index_queries import merged, settled
+from .keyed import words
+from .schemas import Schema
+from .tables import keyed_digests, read_columns
+from .tag_words import OPEN, WORDS
 
 if TYPE_CHECKING:
     from ibis.expr.types import Table

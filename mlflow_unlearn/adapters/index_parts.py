@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from ..digests import canonical_json, sha256_file, write_atomically
 from ..documents import decode, encode
 from ..errors import ConfigError, StoreError
-from .index_queries import BY_RECORD, BY_SUBJECT, settled
 from .tag_set import TagSet
+from .tag_words import BY_RECORD, BY_SUBJECT
 
 if TYPE_CHECKING:
     import polars as pl
@@ -144,6 +144,8 @@ class IndexParts:
         """The same index in one part, once there are many."""
         if len(catalog.parts) <= MOST_PARTS:
             return catalog
+        from .index_queries import settled
+
         return self.add(replace(catalog, parts={}), {by: settled(self.rows(catalog, by)) for by in SORTED_BY})
 
     @cached_property

@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING
 
 import ibis
 
+from .tag_words import RECORD
+
 if TYPE_CHECKING:
     from ibis.expr.types import Table
-
-OPEN = 2**31 - 1
-"""`last` of an interval that goes on."""
-RECORD, SUBJECT, CONTENT = (("record_high", "record_low"), ("subject_high", "subject_low"), ("content_high", "content_low"))
-BY_RECORD = (*RECORD, *CONTENT, "dataset", "shard", "first", "last")
-BY_SUBJECT = (*SUBJECT, *RECORD, "dataset", "shard", "first", "last")
 
 
 def merged(intervals: Table) -> Table:

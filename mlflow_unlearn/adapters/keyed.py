@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from ..digests import Domain
 
-WORDS = ("high", "low")
-"""A tag as two signed 64-bit words, which every engine stores, sorts and prunes by."""
-
 
 def keyed_column(key: bytes, domain: Domain, *parts: pl.Expr | str) -> pl.Expr:
     """HMAC-SHA-256 of the framed parts, columns of text or constants, as 64 hex characters; null where one is null. A tag is its first 32."""
@@ -41,15 +38,3 @@ def words(digests: pl.Series) -> NDArray[np.int64]:
     characters = digests.rechunk().to_arrow().buffers()[-1]
     raw = binascii.unhexlify(memoryview(characters)[: 64 * len(digests)])
     return np.frombuffer(raw, ">u8").reshape(-1, 4)[:, :2].astype(np.uint64).view(np.int64)
-
-
-def words_of_tags(tags: list[str] | tuple[str, ...]) -> NDArray[np.int64]:
-    """(tags, 2) the words of 32-character tags."""
-    raw = binascii.unhexlify("".join(tags))
-    return np.frombuffer(raw, ">u8").reshape(-1, 2).astype(np.uint64).view(np.int64)
-
-
-def tags_of_words(high: NDArray[np.int64], low: NDArray[np.int64]) -> list[str]:
-    """The tags that these words spell."""
-    raw = np.stack([high, low], axis=1).view(np.uint64).astype(">u8").tobytes().hex()
-    return [raw[start : start + 32] for start in range(0, len(raw), 32)]

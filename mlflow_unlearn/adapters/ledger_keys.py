@@ -10,7 +10,8 @@ import polars as pl
 from ..digests import Domain
 from .formats import Source
 from .keyed import keyed_tags
-from .tables import Schema, keyed_digests, read_columns
+from .schemas import Schema
+from .tables import keyed_digests, read_columns
 
 
 def id_tags(key: bytes, domain: Domain, ids: Sequence[str], *before: str) -> list[str]:

@@ -24,8 +24,8 @@ from ..errors import DataError, StoreError
 from ..lineage import DatasetRevision
 from .dvc_project import DvcProject
 from .index_parts import Catalog, IndexedState, IndexParts
-from .keyed import tags_of_words, words_of_tags
-from .tables import Schema
+from .schemas import Schema
+from .tag_words import RECORD, SUBJECT, tags_of_words, words_of_tags
 
 _Columns = dict[str, NDArray[np.int64]]
 MATCHED = ("record_high", "record_low", "first", "last")
@@ -154,7 +154,7 @@ class RecordIndex:
     def _count(self, ordinal: int) -> dict[str, int]:
         if not self.catalog.parts:
             return {"records": 0, "subjects": 0}
-        from .index_queries import RECORD, SUBJECT, counts
+        from .index_queries import counts
 
         asked = {"records": ("record", RECORD), "subjects": ("subject", SUBJECT)}
         tables = {name: counts(self.parts.rows(self.catalog, by), ordinal, column) for name, (by, column) in asked.items()}

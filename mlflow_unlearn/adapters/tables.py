@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,16 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 
 from ..config import Columns
-from ..digests import keyed_tag, sha256_file, write_atomically
+from ..digests import sha256_file, write_atomically
 from ..errors import ConfigError, DataError
 from ..protocols import Record
 from .formats import ROLES, Source, named, read_file, refuse_structures
 from .keyed import keyed_column
+from .schemas import Schema
 
 Row = Mapping[str, Any]
 SALT = b"unlearn.salt"
 _TYPES = {"wrong_answers": arrow.list_(arrow.string())}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schema:
-    """How rows become tags."""
-
-    dataset: str
-    columns: Columns
-    key: bytes
-    earlier: tuple[Columns, ...] = ()
-    """Names that the columns had in earlier revisions, tried in turn."""
-    records_of: str | None = None
-    """The dataset whose record ids these rows keep; None when the ids are its own."""
-
-    @property
-    def record_domain(self) -> str:
-        """The dataset that a record id belongs to."""
-        return self.records_of or self.dataset
-
-    def record_tag(self, record_id: str) -> str:
-        """Keyed tag of a record by its id, in data that have ids."""
-        return keyed_tag(self.key, "record", self.record_domain, record_id)
 
 
 def read_columns(source: Source, columns: Columns, earlier: Sequence[Columns] = ()) -> pl.DataFrame:

@@ -21,7 +21,7 @@ from ..records import Tombstones
 from .workbench import Workbench
 
 if TYPE_CHECKING:
-    from ..adapters.tables import Schema
+    from ..adapters.schemas import Schema
 
 
 @dataclass(frozen=True, kw_only=True)

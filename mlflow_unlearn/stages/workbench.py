@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..adapters.ledger import Ledger
     from ..adapters.record_indexes import RecordIndexes
     from ..adapters.registry import Registry
-    from ..adapters.tables import Schema
+    from ..adapters.schemas import Schema
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Workbench:
     @property
     def schema(self) -> Schema:
         """How the main dataset's rows become keyed tags."""
-        from ..adapters.tables import Schema
+        from ..adapters.schemas import Schema
 
         data = self.params.data
         return Schema(dataset=data.name, columns=data.columns, key=self.key, earlier=data.earlier_columns)

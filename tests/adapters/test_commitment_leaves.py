@@ -9,7 +9,8 @@ from hypothesis import strategies as some
 
 from mlflow_unlearn.adapters.commitment_leaves import Retained, leaf_table, packed, tree_name
 from mlflow_unlearn.adapters.formats import Source
-from mlflow_unlearn.adapters.tables import Schema, read_records, write_set
+from mlflow_unlearn.adapters.schemas import Schema
+from mlflow_unlearn.adapters.tables import read_records, write_set
 from mlflow_unlearn.commitments import leaf
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.errors import TamperedError

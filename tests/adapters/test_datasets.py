@@ -5,7 +5,7 @@ import pyarrow.parquet as parquet
 
 from mlflow_unlearn.adapters.datasets import DatasetReader
 from mlflow_unlearn.adapters.dvc_project import DvcProject
-from mlflow_unlearn.adapters.tables import Schema
+from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.canaries import Flip, commitment
 from mlflow_unlearn.config import Columns
 

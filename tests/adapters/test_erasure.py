@@ -6,7 +6,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from mlflow_unlearn.adapters.erasure import Erased, erase
-from mlflow_unlearn.adapters.tables import Schema
+from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag
 from mlflow_unlearn.errors import DataError

@@ -4,7 +4,8 @@ import ibis
 import pyarrow as arrow
 import pytest
 
-from mlflow_unlearn.adapters.index_queries import OPEN, holding, merged, present_in, records_by_state, settled
+from mlflow_unlearn.adapters.index_queries import holding, merged, present_in, records_by_state, settled
+from mlflow_unlearn.adapters.tag_words import OPEN
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .future.infer_string. option is deprecated")  # Ibis 12 with pandas 3, on SQLite
 NAMES = ("record_high", "record_low", "shard", "first", "last")

@@ -2,7 +2,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_unlearn.adapters.keyed import keyed_column, keyed_tags, tags_of_words, words, words_of_tags
+from mlflow_unlearn.adapters.keyed import keyed_column, keyed_tags, words
+from mlflow_unlearn.adapters.tag_words import tags_of_words, words_of_tags
 from mlflow_unlearn.digests import keyed_tag
 
 KEY = bytes(range(32))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlflow_unlearn.adapters import index_builder, index_parts
 from mlflow_unlearn.adapters.dvc_project import DvcProject
 from mlflow_unlearn.adapters.record_index import RecordIndex
-from mlflow_unlearn.adapters.tables import Schema
+from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag
 from mlflow_unlearn.lineage import DatasetRevision
