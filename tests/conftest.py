@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors, except those that other libraries cause each other, by their exact words."""
     for words in _THIRD_PARTY:
         config.addinivalue_line("filterwarnings", words)
+
+
+_REAL = re.compile(
+    r"adapters/test_(dvc_|git_|registry|registration|ledger|record_index|index_|workspace_|training|trained|commitment|great_exp|models|tag_set|keyed)"
+    r"|plugin/|stages/|laws/test_(index|lineage|registry|trace)|test_(request|ledger|guard|commitment)_commands|test_cli_ledger|test_(siphash|finger)"
+)
+"""Modules that work on real Git, DVC, MLflow and databases, or draw many examples: seconds each, so that `make check` leaves them to `make test`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _REAL.search(item.path.relative_to(Path(__file__).parent).as_posix()):
+            item.add_marker("e2e")
 
 
 @pytest.fixture(autouse=True)
