@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlflow_unlearn.lineage import DatasetRevision, Derivation, Descent, Hop, ModelVersion, Relation, RunLineage, VersionLineage
 from mlflow_unlearn.records import Basis, Effect, ErasureRequest
-from mlflow_unlearn.trace import Evidence, lineage_datasets, tainted, trace, without_batch
+from mlflow_unlearn.trace import Evidence, lineage_datasets, tainted, trace, undecided, without_batch
 
 STATES = {md5: DatasetRevision(name="d", path="data", md5=md5, revisions=("main",)) for md5 in ("aaaa1111", "bbbb2222")}
 OLD, CLEAN = STATES
@@ -143,6 +143,18 @@ def test_an_output_that_is_not_indexed_is_what_it_was_made_from(edges, kind, why
     assert found == kind
     assert why in line.why
     assert line.exact == (kind != "affected")
+
+
+@pytest.mark.parametrize(("tracked", "kind"), [(frozenset(), "clear"), (frozenset({"ffff"}), "unknown")])
+def test_a_dependency_that_dvc_tracks_is_data_whatever_its_name_ends_in(tracked, kind):
+    edges = [made_from(CLEAN), made_from("ffff", "people.yml")]
+    assert places(version(1, DERIVED), derivations=edges, tracked=tracked)["1"][0] == kind
+
+
+def test_nothing_is_clear_when_a_tag_could_not_be_looked_up():
+    traced = undecided(trace(evidence(version(1, CLEAN), version(2, OLD))), "1 tag is nowhere")
+    assert [line.model.version for line in traced.unknown] == ["1"]
+    assert (len(traced.affected), traced.clear, traced.warnings) == (1, (), ("1 tag is nowhere",))
 
 
 def test_an_indexed_output_is_exact_whatever_it_was_made_from():

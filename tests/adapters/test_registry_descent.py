@@ -113,10 +113,10 @@ def test_a_copy_descends_from_its_source_and_outlives_it(registry: Registry, mak
     assert (found.datasets, found.ancestors, found.problem) == ({"customers": MD5}, (), None)
 
 
-@pytest.mark.parametrize("key", ["base_model", "trainer/base_model_name_or_path", "_name_or_path", "peft.base_model_name_or_path"])
+@pytest.mark.parametrize("key", ["base_model", "trainer/base_model_name_or_path", "_name_or_path", "peft.base_model_name_or_path", "init_checkpoint"])
 def test_a_param_that_names_a_version_is_an_ancestor(registry: Registry, make: Maker, key: str) -> None:
     make.trained("base", DATA)
-    tuned, _ = make.trained("tuned", DATA, params={key: "models:/base/1", "optimizer": "adamw", "task_name": "models:/base/9"})
+    tuned, _ = make.trained("tuned", DATA, params={key: "models:/base/1", "optimizer": "adamw"})
     assert origins(registry, tuned) == [("base/1", "fine-tuned")]
 
 
@@ -126,7 +126,19 @@ def test_a_public_model_of_a_hub_is_neither_an_ancestor_nor_a_problem(registry: 
     assert (read(registry, tuned).ancestors, read(registry, tuned).problem) == ((), None)
 
 
-@pytest.mark.parametrize("value", ["/models/base", "./out/checkpoint", "out/run/checkpoint-5", "file:///models/base", "s3://bucket/base", "C:\\base"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/models/base",
+        "./out/checkpoint",
+        "outputs/checkpoint-500",
+        "runs:/0123/model",
+        "out/run/checkpoint-5",
+        "file:///models/base",
+        "s3://bucket/base",
+        "C:\\base",
+    ],
+)
 def test_a_base_at_an_address_that_nobody_registered_is_a_problem(registry: Registry, make: Maker, value: str) -> None:
     tuned, _ = make.trained("tuned", DATA, params={"base_model": value})
     assert read(registry, tuned).problem == UNREGISTERED
