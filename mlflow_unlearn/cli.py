@@ -24,7 +24,7 @@ STAGES = ("index", "trace", "split", "validate", "unlearn", "evaluate", "judge",
 @click.version_option(package_name="mlflow-unlearn")
 def main() -> None:
     """Trace erased records to registered models, make the models forget, and say honestly how well."""
-    # Importing MLflow makes a million objects that stay; looking through them again and again is a sixth of `trace`.
+    # Importing MLflow makes a million objects that stay; looking through them again and again is up to a sixth of `trace`.
     gc.set_threshold(200_000, 20, 20)
 
 
