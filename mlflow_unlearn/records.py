@@ -117,7 +117,7 @@ class Project:
 
     name: str
     repository: str
-    """URL of the git remote without credentials; empty where there is none."""
+    """URL of the git remote without credentials, else `git-root:` and the first commit."""
     folder: str
     """Folder of its params.yaml, relative to the git root."""
     model: str

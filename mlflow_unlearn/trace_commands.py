@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .adapters.git_remote import repository_url
+from .adapters.git_state import Git
 from .digests import write_atomically
 from .documents import encode, moment
 from .errors import ConfigError
@@ -51,12 +51,16 @@ def plan_request(request_id: str) -> dict[str, Any]:
 
 
 def this_project(bench: Workbench) -> Project:
-    """What this pipeline is called in a ledger that it shares."""
+    """What this pipeline is called in a ledger that it shares: where its repository comes from, and its folder there, so that no two are the same."""
     folder = Path(os.path.relpath(bench.folder, bench.settings.root)).as_posix()
-    model, dataset = bench.params.model.name, bench.params.data.name
-    repository = repository_url(bench.settings.root)
-    name = "/".join(filter(None, [repository.rsplit("/", 1)[-1].removesuffix(".git") or bench.settings.root.name, "" if folder == "." else folder]))
-    return Project(name=name, repository=repository, folder=folder, model=model, dataset=dataset)
+    identity = Git(bench.settings.root).identity() or bench.settings.root.name
+    return Project(
+        name=identity if folder == "." else f"{identity}/{folder}",
+        repository=identity,
+        folder=folder,
+        model=bench.params.model.name,
+        dataset=bench.params.data.name,
+    )
 
 
 def _drawing(graph: Path) -> Any:

@@ -72,3 +72,9 @@ def test_outside_git_the_error_says_git_init(tmp_path):
 def test_the_projects_own_params_and_policy_are_valid():
     assert config.load_params().model.name == "customers"
     assert config.load_policy() == config.Policy()
+
+
+def test_records_go_by_id_in_all_revisions_or_in_none(tmp_path):
+    text = PARAMS.replace("path: data/train", "path: data/train, earlier_columns: [{record: null}]")
+    with pytest.raises(ConfigError, match="earlier_columns: give `record` in all of them or in none"):
+        config.load_params(written(tmp_path, text))

@@ -125,20 +125,20 @@ class LedgerBook:
         since = time.monotonic()
         while True:
             seen = self._witness.head() if self._witness else None  # before the transaction: what it has seen by now must be in there
+            written = False
             try:
                 with store.transaction(self._engine, writes=writes) as connection:
                     done = work(self._page(connection, seen))
+                written = True
             except DBAPIError as error:
-                self._state = LedgerState()  # it may hold events that were not written after all
                 if not store.lost_race(error, since):
                     raise self._no_answer(error) from error
             except (SQLAlchemyError, OSError, ImportError) as error:
-                self._state = LedgerState()
                 raise self._no_answer(error) from error
-            except BaseException:
-                self._state = LedgerState()
-                raise
-            else:
+            finally:
+                if not written:
+                    self._state = LedgerState()  # it may hold events that were not written after all
+            if written:
                 if self._witness and self._state.number:
                     self._witness.advance(Head(number=self._state.number, digest=self._state.digest))
                 return done

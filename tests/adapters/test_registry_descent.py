@@ -253,7 +253,7 @@ def test_an_adapter_of_an_unregistered_local_base_is_a_problem(registry: Registr
 
 
 def test_the_folder_that_training_left_its_weights_in_is_no_base(registry: Registry, make: Maker) -> None:
-    made, _ = files(make, "flavors: {transformers: {model_binary: model, source_model_name: /work/build/model}}")
+    made, _ = files(make, "flavors: {transformers: {model_binary: model, source_model_name: /elsewhere/build/model}}")
     assert (read(registry, made).ancestors, read(registry, made).problem) == ((), None)
 
 
