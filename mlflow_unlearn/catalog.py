@@ -55,11 +55,19 @@ def build(kind: Kind, section: Mapping[str, Any] | str, *, where: str) -> Any:
 
 
 def name_of(component: Any, kind: Kind) -> str:
-    """The catalog name of a built component."""
-    module = type(component).__module__
-    if module.startswith(f"{__package__}.{kind}."):
-        return module.rsplit(".", 1)[1]
-    return next(name for name, entry in _foreign(kind).items() if entry.value == f"{module}:{type(component).__qualname__}")
+    """The catalog name of a built component.
+
+    Raises:
+        ConfigError: it is no component of ours, nor does an entry point of its package lead to it.
+    """
+    cls = type(component)
+    if cls.__module__.startswith(f"{__package__}.{kind}."):
+        return cls.__module__.rsplit(".", 1)[1]
+    package = cls.__module__.split(".")[0]
+    for name, entry in _foreign(kind).items():
+        if entry.module.split(".")[0] == package and _load_foreign(entry, kind) is cls:
+            return name
+    raise ConfigError(f"{cls.__module__}.{cls.__qualname__}: no entry point of '{package}' in the group mlflow_unlearn.{kind} leads to it")
 
 
 def _own(kind: Kind) -> tuple[str, ...]:
@@ -74,7 +82,7 @@ def _foreign(kind: Kind) -> dict[str, EntryPoint]:
 def _load_foreign(entry: EntryPoint, kind: Kind) -> type:
     try:
         return _exported(entry.load(), entry.value)
-    except ImportError as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(f"{kind[:-1]} '{entry.name}' of another package cannot be imported ({entry.value}): {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +51,7 @@ def _close(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) 
     bench.ledger.close(request.request_id, canaries, datetime.now(UTC))
     if not bench.ledger.open():
         bench.ledger.release_parent(bench.params.model.name)
+        shutil.rmtree(bench.scratch, ignore_errors=True)  # what the parent said about records that are gone
     said = f"{request.request_id} closed: {left} records left the dataset and the files beside it"
     return {"request": request.request_id, "closed": True, "records_erased": left, "reasons": [said]}
 

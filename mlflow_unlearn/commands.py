@@ -12,6 +12,7 @@ from .errors import ConfigError
 from .gate import gate
 from .ledger_commands import due_document
 from .lineage import ModelVersion
+from .policy import Policy
 from .records import Claim, Evaluation, State, Verdict
 from .stages.tracing import indexed_states, trace_requests
 from .stages.workbench import Workbench
@@ -41,7 +42,7 @@ def gate_version(uri: str, policy: Path | None) -> dict[str, Any]:
     return decision | {"version": str(version)}
 
 
-def _judged_again(bench: Workbench, version: ModelVersion, policy: config.Policy) -> tuple[Verdict, ...]:
+def _judged_again(bench: Workbench, version: ModelVersion, policy: Policy) -> tuple[Verdict, ...]:
     """The registered evaluation under another policy; nothing where there is none."""
     evaluation, unlearned = (bench.registry.document(version, name) for name in ("evaluation", "unlearned"))
     if evaluation is None or unlearned is None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from .documents import decode
 from .errors import ConfigError
+from .policy import Policy
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ class LoraParams:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserParams:
-    """AdamW with a cosine schedule."""
+    """AdamW and its schedule."""
 
     epochs: int
     """Passes over the set that drives the run (forget for unlearning, data for training)."""
@@ -107,6 +108,8 @@ class OptimiserParams:
     token_budget: int = 8192
     """Most padded tokens in one micro-batch; does not change the result."""
     weight_decay: float = 0.01
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """What the learning rate does after the warm-up: half a cosine down to zero, a straight line down to zero, or nothing."""
     warmup_fraction: float = 0.05
     max_grad_norm: float = 1.0
 
@@ -115,6 +118,24 @@ class OptimiserParams:
         low += [k for k in ("learning_rate", "max_grad_norm") if getattr(self, k) <= 0]
         if low:
             raise ConfigError(f"{', '.join(low)} must be above zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionParams:
+    """Which step of a run is kept and when it stops; decided on tuning canaries and on retained records that no verdict looks at."""
+
+    every: int = 10
+    """Look every so many steps; 0 never looks, keeps the last step and never stops early."""
+    forget_target: float = 0.5
+    """Stop once the tuning canaries' AUC is at most this: 0.5 is like records never seen."""
+    utility_margin: float = 0.1
+    """How much the mean loss on watched retained records may exceed the parent's before a step counts as damaged, nats per token."""
+    kept_sample: int = 200
+    """Retained records that are watched."""
+
+    def __post_init__(self) -> None:
+        if min(self.every, self.utility_margin, self.kept_sample) < 0 or not 0 <= self.forget_target <= 1:
+            raise ConfigError("every, utility_margin and kept_sample must not be below zero, forget_target must lie between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +151,17 @@ class UnlearnParams:
     """`auto` (cuda where there is one), `cpu`, `cuda:0`, ..."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraParams | None = None
-    target_check_steps: int = 10
-    """Look at the tuning canaries every so many steps and stop when they are as strange as never-seen ones; 0 never stops early."""
+    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Make activations again in the backward pass instead of keeping them; `auto` where they would not fit into the accelerator's memory."""
+    processes: int = 1
+    """Processes that share the model (FSDP2), one an accelerator; the result is the same up to rounding."""
+    checkpoint_minutes: float | None = 2.0
+    """Keep the state of the run at most so often, so that it goes on after a kill; 0 after every step, null never."""
+    selection: SelectionParams = field(default_factory=SelectionParams)
+
+    def __post_init__(self) -> None:
+        if self.processes < 1 or (self.checkpoint_minutes or 0) < 0:
+            raise ConfigError("processes must be at least 1 and checkpoint_minutes not below zero")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,42 +191,6 @@ class Params:
     data: DataParams
     unlearn: UnlearnParams
     evaluate: EvaluateParams = field(default_factory=EvaluateParams)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """policy.yaml: what has to be shown before a version may be called forgotten. Defaults are measured on a small model."""
-
-    control_epsilon: float = 2.0
-    """The attack must have found at least this epsilon in the parent, else it could not have seen anything."""
-    utility_margin: float = 0.02
-    """The lower 95 % limit of each utility difference must stay above minus this."""
-    auc_margin: Mapping[str, float] = field(default_factory=lambda: {"400": 0.10, "800": 0.07})
-    """Number of canaries (included plus excluded) -> how far the upper limit of |AUC - 0.5| may reach."""
-    calibrated_gap: Mapping[str, float] = field(default_factory=lambda: {"400": 0.15, "800": 0.10})
-    """Number of canaries -> largest share of the parent's memorised signal that may remain."""
-    paraphrase_margin: float = 0.05
-    """How far the forgotten people's paraphrased questions may stay above those of never-seen people (upper 95 % limit)."""
-    finetune_epochs: int = 3
-    """Fewer epochs of the benign fine-tune than this count as not measured,"""
-    finetune_learning_rate: float = 1e-3
-    """and so does a lower peak learning rate. Large models need a lower one: measure what brings a known memory back."""
-    n_min: int = 400
-    """Below this many canaries nothing passes; below it the request's own records can only cause FAIL."""
-    alpha: float = 0.05
-    """Family-wise error of FAIL, shared out by Holm; it never shrinks."""
-    deployed_precisions: tuple[str, ...] = ("fp32",)
-    max_serial_unlearnings: int = 5
-    near_duplicate_jaccard: float = 0.7
-    """Records that resemble what was forgotten this much are warned about: Jaccard similarity of character 5-shingles of question + answer,"""
-    near_duplicate_refuse: float = 0.9
-    """and from here on they are refused. Different people of the two examples reach 0.83 (8,000 records of customers, whose questions come from
-    templates) and 0.56 (TOFU's 4,000), so that nobody is refused for resembling somebody else."""
-
-    def margin(self, table: Mapping[str, float], canaries: int) -> float | None:
-        """The margin for the largest tabulated size not above `canaries`; None when there are too few."""
-        sizes = sorted((int(size) for size in table if int(size) <= canaries), reverse=True)
-        return table[str(sizes[0])] if sizes and canaries >= self.n_min else None
 
 
 @dataclass(frozen=True, kw_only=True)

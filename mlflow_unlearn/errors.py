@@ -2,6 +2,7 @@
 
 UnlearnError
 ├── ConfigError     params.yaml, policy.yaml, a command line or an environment variable is wrong
+│   └── DivergedError   a loss or gradient is no longer finite, or the model has become worse than guessing
 ├── DataError       a dataset file lacks a column, repeats an id, cannot be read
 ├── LineageError    a revision, a model version or its data cannot be resolved
 ├── TamperedError   bytes differ from the digest that was recorded for them
@@ -18,6 +19,10 @@ class UnlearnError(Exception):
 
 class ConfigError(UnlearnError):
     """Settings are missing, misspelt or of the wrong type. Lists every complaint, not the first."""
+
+
+class DivergedError(ConfigError):
+    """Arithmetic left the finite numbers, or the model became worse than one that guesses: the learning rate is too high for this model."""
 
 
 class DataError(UnlearnError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import stats
-from .config import Policy
+from .policy import Policy
 from .records import CanaryTest, Claim, Condition, Effect, Evaluation, ModelReport, Outcome, Score, Verdict
 
 CANARY_ALARM = 0.01

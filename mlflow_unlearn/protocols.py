@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from .records import Claim, Direction
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .config import OptimiserParams
+    from .engine.machine import Machine
+    from .engine.ragged import Ragged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class Example:
     tokens: tuple[int, ...]
     prompt_length: int
     """How many leading tokens carry no loss."""
+    label: int | None = None
+    """The class of a record whose model is a sequence classifier: then every token is prompt and the class alone carries the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,30 +61,92 @@ class Sequences:
     """(rows, length) int64."""
     index: torch.Tensor
     """(rows,) position of each row in the set it was drawn from."""
+    shared: int = 0
+    """Leading tokens that are equal in all rows and that the engine may run once; always fewer than any row's prompt."""
+    classes: torch.Tensor | None = None
+    """(rows,) int64 for sequence classifiers; `labels` is then -100 everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One micro-batch of an optimiser batch. Losses divide by the totals of the whole, so that micro-batches sum to its exact loss."""
+    """One micro-batch of an optimiser batch: forget rows or retain rows, never both.
 
-    forget: Sequences | None
-    retain: Sequences | None
-    forget_records: int
+    Losses divide by the totals of the whole, so that micro-batches sum to its exact loss.
+    """
+
+    forget: Sequences | None = None
+    alternative: Sequences | None = None
+    """Row by row beside `forget`: the same prompts with the answers wanted instead; None unless the method needs them."""
+    retain: Sequences | None = None
+    forget_records: int = 0
     """Forget rows in the whole optimiser batch."""
-    forget_tokens: int
-    """Answer tokens of those rows."""
-    retain_tokens: int
-    """Answer tokens of the retain rows in the whole optimiser batch."""
+    forget_tokens: int = 0
+    """Tokens of those rows that carry loss."""
+    forget_sequence_tokens: int = 0
+    """All tokens of those rows but each one's first, which nothing predicts."""
+    alternative_tokens: int = 0
+    retain_records: int = 0
+    """Retain rows in the whole optimiser batch."""
+    retain_tokens: int = 0
+    """Tokens of those rows that carry loss."""
+    retain_sequence_tokens: int = 0
+    """All tokens of those rows but each one's first."""
+
+
+Side = Literal["forget", "retain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a loss method asks of the engine, which computes it once, before the first step, with the frozen parent."""
+
+    retain: bool = True
+    """Whether the loss looks at retained records; where not, none are drawn."""
+    log_probs: bool = False
+    """The parent's log-probability of each forgotten answer, and of its alternative where there are any."""
+    floors: bool = False
+    """How strange each forgotten answer should become: the loss of the same record about a person never trained on."""
+    answer_states: frozenset[Side] = frozenset()
+    """Sides whose whole predictive distributions the parent must give, kept as last hidden states (the vocabulary is never stored)."""
+    prompts_too: bool = False
+    """Whether `answer_states` covers the prompt's tokens as well; see `engine.forward.with_prompts`."""
+    layer: int | None = None
+    """The decoder layer, counted from 0, whose output the loss looks at; nothing above it is computed."""
+    layer_outputs: frozenset[Side] = frozenset({"forget", "retain"})
+    """Sides whose output of `layer` the parent must give."""
+    alternatives: Literal["data"] | tuple[str, ...] | None = None
+    """Answers wanted instead: `data` takes the records' wrong answers, texts are dealt out in turn."""
+    trainable: str | None = None
+    """Regular expression searched in parameter names; only matching ones may change. None: all that require gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What the frozen parent says about one set; None where it was not asked for."""
+
+    log_probs: torch.Tensor | None = None
+    """(records,) summed log-probability of the answer tokens, nats."""
+    floors: torch.Tensor | None = None
+    """(records,) mean answer-token loss, nats, of the same record about a person never trained on; inf when the data cannot say."""
+    answer_states: Ragged | None = None
+    """Per record (answer tokens, width): the last hidden states, which `Reference.head` turns into logits."""
+    layer_inputs: Ragged | None = None
+    """Per record (tokens, width): what enters the lowest decoder layer that may change."""
+    layer_outputs: Ragged | None = None
+    """Per record (tokens, width): the parent's output of layer `Needs.layer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What the frozen parent says about the forget set, computed once."""
+    """What the frozen parent says, computed once. The rows of a batch are found by `Sequences.index`."""
 
-    log_probs: torch.Tensor
-    """(forget records,) summed log-probability of the answer tokens, nats."""
-    floors: torch.Tensor
-    """(forget records,) mean answer-token loss, nats, of the same record about a person never trained on; inf when the data cannot say."""
+    forget: View = field(default_factory=View)
+    alternative: View = field(default_factory=View)
+    retain: View = field(default_factory=View)
+    head: torch.nn.Module | None = None
+    """Turns `answer_states` into the parent's logits; frozen."""
+    first_layer: int = 0
+    """The decoder layer that `layer_inputs` enter."""
 
 
 @runtime_checkable
@@ -88,10 +154,13 @@ class LossMethod(Protocol):
     """Forgets by descending a loss; the engine owns everything else."""
 
     claim: ClassVar[Claim]
-    needs_reference: ClassVar[bool]
 
-    def loss(self, model: torch.nn.Module, batch: Batch, reference: Reference | None) -> torch.Tensor:
-        """Scalar loss of one micro-batch."""
+    @property
+    def needs(self) -> Needs:
+        """What the loss needs beside the model and the batch; may depend on the settings."""
+
+    def loss(self, model: torch.nn.Module, batch: Batch, reference: Reference) -> torch.Tensor:
+        """Scalar: this micro-batch's share of the loss of its optimiser batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +168,21 @@ class Task:
     """What a method that brings its own steps works on."""
 
     model: torch.nn.Module
+    """The parent; changed in place."""
     forget: Sequence[Example]
     retain: Sequence[Example]
+    swapped: Sequence[Example | None] = ()
+    """Beside each forget record the same one about a person never trained on; None where the data cannot say."""
+    alternatives: Sequence[Example] = ()
+    """Beside each forget record the same prompt with the answer wanted instead; empty unless the method asked."""
+    strangers: Sequence[Example] = ()
+    """Records never trained on: their mean loss stands in where a forget record has no swapped one."""
     optimiser: OptimiserParams
     seed: int
     pad: int
     """Token id used for padding."""
+    machine: Machine | None = None
+    """Precision, processes, checkpoints and caches; None: float32 in one process that keeps nothing. `engine.descent` takes it as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +192,11 @@ class Progress:
     step: int
     steps: int
     losses: Mapping[str, float] = field(default_factory=dict)
-    """Named values of this step, e.g. loss, forget_nll, learning_rate."""
+    """Named values of this step, e.g. loss, forget, retain, learning_rate."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the run should know, said once: a halved micro-batch, a checkpoint taken up."""
+    stop: str | None = None
+    """Why no further step follows although some were planned."""
 
 
 @runtime_checkable

@@ -152,8 +152,14 @@ class Unlearned:
     """The method section of params.yaml, complete with defaults, plus seed and optimiser settings."""
     claim: Claim
     steps: int
+    """Optimiser steps done."""
+    kept_step: int | None = None
+    """The step whose weights these are; None in documents of before steps were chosen: the last."""
     seconds: float
     stopped: str
+    """Why no further step was done."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the run should know: little memory, no tuning data, a state taken up after a kill."""
     losses: tuple[Mapping[str, float], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 

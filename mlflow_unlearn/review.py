@@ -54,8 +54,14 @@ def _headline(unlearned: Unlearned, evaluation: Evaluation) -> str:
     method = unlearned.method.get("name", "?")
     return (
         f"Unlearned from **{unlearned.parent.model}** by `{method}` ({unlearned.claim.value}) for {_listed(evaluation.requests)}: "
-        f"{unlearned.steps} steps in {unlearned.seconds:.0f} s, {unlearned.stopped}. Attempt {evaluation.attempt}.{_memory(evaluation)}"
+        f"{_run(unlearned)}. Attempt {evaluation.attempt}.{_memory(evaluation)}"
     )
+
+
+def _run(unlearned: Unlearned) -> str:
+    """How long, which step was kept, why it ended, and what else a reader should know."""
+    kept = f", step {unlearned.kept_step} kept" if unlearned.kept_step not in (None, unlearned.steps) else ""
+    return "; ".join((f"{unlearned.steps} steps in {unlearned.seconds:.0f} s{kept}, {unlearned.stopped}", *unlearned.notes))
 
 
 def _memory(evaluation: Evaluation) -> str:

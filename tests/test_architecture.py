@@ -19,12 +19,12 @@ PACKAGE = Path(mlflow_unlearn.__file__).parent
 RANKS = {
     0: "errors lineage records",
     1: (
-        "protocols config catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses stats "
+        "protocols config policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses stats "
         "epsilon closure provenance story ancestry picture layers drawing"
     ),
     2: "engine",
     3: "methods metrics attacks",
-    4: "trace plan graph split validate unlearn evaluate judge gate guard review adapters",
+    4: "trace plan graph split validate unlearn evaluate judge gate guard review adapters testing trial",
     5: "plugin",
     6: (
         "stages commands trace_commands request_commands ledger_commands guard_commands commitment_commands console closing scaffolding cli "
@@ -47,7 +47,7 @@ HEAVY_OWNERS = {
     "peft": {"adapters"},
     "tokenizers": {"adapters"},
     "pyarrow": {"adapters"},
-    "torch": {"adapters", "engine", "methods", "losses", "unlearn"},
+    "torch": {"adapters", "engine", "methods", "losses", "unlearn", "testing", "trial"},
     "click": {"cli", "cli_options", "cli_requests", "cli_guard", "cli_ledger", "cli_commitments"},
     "rich": {"console", "stages"},
 }

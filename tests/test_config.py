@@ -2,6 +2,7 @@ import pytest
 
 from mlflow_unlearn import config
 from mlflow_unlearn.errors import ConfigError
+from mlflow_unlearn.policy import Policy
 
 PARAMS = """
 model: {name: m, parent: "models:/m@champion"}
@@ -52,7 +53,7 @@ def test_policy_keys_may_be_numbers(tmp_path):
 
 @pytest.mark.parametrize(("canaries", "margin"), [(399, None), (400, 0.10), (799, 0.10), (800, 0.07), (5000, 0.07)])
 def test_a_margin_is_that_of_the_largest_pool_reached(canaries, margin):
-    assert config.Policy().margin(config.Policy().auc_margin, canaries) == margin
+    assert Policy().margin(Policy().auc_margin, canaries) == margin
 
 
 def test_settings_default_to_the_git_root_and_the_environment_wins(tmp_path):
@@ -71,7 +72,7 @@ def test_outside_git_the_error_says_git_init(tmp_path):
 
 def test_the_projects_own_params_and_policy_are_valid():
     assert config.load_params().model.name == "customers"
-    assert config.load_policy() == config.Policy()
+    assert config.load_policy() == Policy()
 
 
 def test_records_go_by_id_in_all_revisions_or_in_none(tmp_path):

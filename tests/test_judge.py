@@ -8,7 +8,7 @@ import pytest
 from simulated import KNOWN, UNKNOWN, evaluation_of, honest
 
 from mlflow_unlearn import evaluate, judge, stats
-from mlflow_unlearn.config import Policy
+from mlflow_unlearn.policy import Policy
 from mlflow_unlearn.records import Claim, Condition, Evaluation, ModelReport, Outcome, Verbatim, Verdict
 
 POLICY = Policy()

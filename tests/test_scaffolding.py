@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_unlearn import config
+from mlflow_unlearn.policy import Policy
 from mlflow_unlearn.scaffolding import scaffold
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ def test_init_writes_a_pipeline_whose_params_are_valid(repository):
     scaffold(Path("unlearn"), "churn", "data/train.parquet")
     params = config.load_params(repository / "unlearn/params.yaml")
     assert (params.model.name, params.data.name, params.data.path) == ("churn", "train", "../data/train.parquet")
-    assert config.load_policy(repository / "unlearn/policy.yaml") == config.Policy()
+    assert config.load_policy(repository / "unlearn/policy.yaml") == Policy()
 
 
 def test_init_never_overwrites(repository):

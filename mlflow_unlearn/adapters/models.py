@@ -27,7 +27,7 @@ SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 TEMPLATE_WEIGHT = 1000
 """How often the tokenizer meets the template: more often than any rare word, so that it is merged first."""
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
+LIBRARIES = ("mlflow-unlearn", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
 
 
 def device(name: str) -> torch.device:

@@ -167,7 +167,8 @@ def _parameters(unlearned: Unlearned) -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in unlearned.method.items():
         flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, Mapping) else {key: value}
-    return {f"unlearn.{key}": value for key, value in flat.items()} | {"steps": unlearned.steps, "stopped": unlearned.stopped}
+    kept = unlearned.steps if unlearned.kept_step is None else unlearned.kept_step
+    return {f"unlearn.{key}": value for key, value in flat.items()} | {"steps": unlearned.steps, "kept_step": kept, "stopped": unlearned.stopped}
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, float]:

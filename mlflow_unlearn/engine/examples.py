@@ -42,20 +42,27 @@ def encode(tokenizer: Any, template: str, prompts: Sequence[str], answers: Seque
 
 
 def require_fit(model: Any, examples: Sequence[Example], where: str) -> None:
-    """Refuse examples that are longer than the positions a model was made for.
+    """Refuse examples that are longer than the positions a model was made for, or whose tokens it does not know.
 
     Raises:
-        DataError: with the longest length found and the length that fits.
+        DataError: with the longest length found and the length that fits, or the largest token id and the size of the vocabulary.
     """
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max((len(example.tokens) for example in examples), default=0)
     if limit is not None and longest > limit:
         raise DataError(f"{where}: the longest record has {longest} tokens, the model takes {limit}; shorten it or train with more positions")
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    largest = max((max(example.tokens, default=0) for example in examples), default=0)
+    if largest >= vocabulary:
+        raise DataError(
+            f"{where}: found token id {largest}, the model knows {vocabulary} tokens; give it the tokenizer that it was trained with "
+            "(the parent version's own)"
+        )
 
 
 def answer_tokens(examples: Sequence[Example]) -> int:
-    """How many tokens carry loss."""
-    return sum(len(example.tokens) - example.prompt_length for example in examples)
+    """How many tokens carry loss; a sequence classifier's record counts one."""
+    return sum(1 if example.label is not None else len(example.tokens) - example.prompt_length for example in examples)
 
 
 def device_of(model: torch.nn.Module) -> torch.device:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..losses import token_scores
 from ..protocols import Example, Sequences
 from .batches import micro_batches
 from .examples import device_of
 from .generation import greedy
+from .head import token_scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

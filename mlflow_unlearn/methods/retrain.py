@@ -44,15 +44,20 @@ class Retrain:
     token_budget: int = 2048
     """Most padded tokens in one micro-batch; does not change the result."""
 
+    def __post_init__(self) -> None:
+        self._optimiser()
+
     def steps(self, task: Task) -> Iterator[Progress]:
         """Replace the weights of `task.model` and train them; `task.optimiser`, made for unlearning, is not used.
 
         Raises:
             ConfigError: it is not known where the parent started, or the model is wrapped in adapters.
         """
-        optimiser = OptimiserParams(epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size, token_budget=self.token_budget)
-        _start_again(task.model, self._origin(task.model), task.seed)
-        yield from fit(task.model, task.retain, optimiser, task.seed, task.pad)
+        _start_again(task.model, self._origin(task.model), task.seed)  # before `fit` shares the model among processes
+        yield from fit(task.model, task.retain, self._optimiser(), task.seed, task.pad, task.machine)
+
+    def _optimiser(self) -> OptimiserParams:
+        return OptimiserParams(epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size, token_budget=self.token_budget)
 
     def _origin(self, model: Any) -> str:
         if hasattr(model, "get_base_model"):

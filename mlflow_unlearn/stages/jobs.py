@@ -8,13 +8,10 @@ from ..adapters import models
 from ..adapters.datasets import CanaryFile
 from ..adapters.tables import read_set
 from ..digests import tensor_digest
-from ..engine.examples import encode
 from ..errors import ConfigError, TamperedError
 from ..lineage import Parent
-from ..protocols import Example, Record
 from ..records import Split, State
 from ..split import Canary, SplitJob, union
-from ..unlearn import UnlearnJob
 from ..validate import ValidationJob
 from .guarding import found_in, returned, watch
 from .workbench import Workbench
@@ -84,39 +81,10 @@ def validation_job(bench: Workbench, split: Split) -> ValidationJob:
     )
 
 
-def load_parent(bench: Workbench, split: Split) -> tuple[Any, Any]:
-    """The parent's model and tokenizer, refused unless its weights are those that were pinned."""
+def load_parent(bench: Workbench, split: Split, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
+    """The parent's model and tokenizer, refused unless its weights are those that were pinned; on the device of params.yaml unless told."""
     files = bench.registry.files(split.parent.model)
     found = tensor_digest(files.weights)
     if found != split.parent.tensor_digest:
         raise TamperedError(f"{split.parent.model}: weights have digest {found[:16]}, pinned were {split.parent.tensor_digest[:16]}; restore them")
-    return models.load_model(files.model, bench.params.unlearn.device), models.load_tokenizer(files.tokenizer)
-
-
-def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any) -> UnlearnJob:
-    """The sets in the model's tokens."""
-    sets = {name: read_set(bench.sets, name) for name in ("forget", "retain", "tuning_included", "tuning_excluded")}
-    template, included = bench.params.data.template, {record.tag for record in sets["tuning_included"]}
-
-    def examples(records: list[Record]) -> list[Example]:
-        return encode(tokenizer, template, [r.prompt for r in records], [r.answer for r in records])
-
-    return UnlearnJob(
-        model=model,
-        forget=examples(sets["forget"]),
-        retain=examples(sets["retain"]),
-        swapped=_swapped(tokenizer, template, sets["forget"]),
-        tuning_included=[i for i, record in enumerate(sets["forget"]) if record.tag in included],
-        tuning_excluded=examples(sets["tuning_excluded"]),
-        method=method,
-        params=bench.params.unlearn,
-        pad=tokenizer.pad_token_id,
-    )
-
-
-def _swapped(tokenizer: Any, template: str, forget: list[Record]) -> list[Example | None]:
-    """The twin of each record about a stranger, None where the data cannot say."""
-    pairs = [(r.swapped_prompt, r.swapped_answer) for r in forget]
-    known = [(prompt, answer) for prompt, answer in pairs if prompt is not None and answer is not None]
-    twins = iter(encode(tokenizer, template, [prompt for prompt, _ in known], [answer for _, answer in known]))
-    return [next(twins) if prompt is not None and answer is not None else None for prompt, answer in pairs]
+    return models.load_model(files.model, device or bench.params.unlearn.device, dtype), models.load_tokenizer(files.tokenizer)

@@ -21,6 +21,14 @@ _PARAPHRASED = ("requested", "general", "holdout", "audit_included", "audit_excl
 _MEASURED = ("requested", "retain", "neighbours", "general", "holdout", "audit_included", "audit_excluded")
 
 
+def in_keyed_order(retain: Sequence[Record]) -> Sequence[Record]:
+    """Retained records about people, else all of them, as they lie in the set: sorted by keyed tag, which is as good as drawn.
+
+    The verdict looks at the first `evaluate.retain_sample` of them; choosing the best step looks at others.
+    """
+    return [record for record in retain if record.subject is not None] or retain
+
+
 @dataclass(frozen=True)
 class RawSets:
     """Records by set name; `retain_all` is retain before sampling."""
@@ -41,8 +49,7 @@ class RawSets:
         sets: dict[str, Sequence[Record]] = {name: read_set(bench.sets, name) for name in SETS}
         params = bench.params.evaluate
         sets["retain_all"] = sets["retain"]
-        people = [record for record in sets["retain"] if record.subject is not None]
-        sets["retain"] = (people or sets["retain"])[: params.retain_sample]  # sorted by keyed tag, which is as good as drawn
+        sets["retain"] = in_keyed_order(sets["retain"])[: params.retain_sample]
         sets["neighbours"] = sets["neighbours"][: params.neighbour_sample]
         for name in _PARAPHRASED:
             reworded = [replace(record, prompt=record.paraphrase) for record in sets[name] if record.paraphrase]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 from ..adapters import models
 from ..catalog import build
-from ..digests import tensor_digest
-from ..documents import encode
-from ..records import Split, Unlearned
+from ..records import Split
 from ..unlearn import unlearn
-from .jobs import load_parent, unlearn_job
+from .unlearning import adapted_parent, described, machine_for, unlearn_job, whole
 from .workbench import NO_REQUEST, Workbench, body, progress_bar
 
 
@@ -17,26 +17,17 @@ def run(bench: Workbench) -> str:
     folder = bench.route / "model"
     folder.mkdir(parents=True, exist_ok=True)
     if bench.no_request("unlearned", "split"):
+        shutil.rmtree(bench.scratch, ignore_errors=True)
         return NO_REQUEST
-    split, params = bench.value(Split, "split"), bench.params.unlearn
-    method = build("methods", params.method, where="params.yaml: unlearn.method")
-    model, tokenizer = load_parent(bench, split)
-    model = models.with_lora(model, params.lora, params.seed) if params.lora else model
+    split = bench.value(Split, "split")
+    method = build("methods", bench.params.unlearn.method, where="params.yaml: unlearn.method")
+    machine = machine_for(bench, split, method)
+    model, tokenizer = adapted_parent(bench, split)
     with progress_bar("unlearning") as show:
-        done = unlearn(unlearn_job(bench, method, model, tokenizer), show)
-    models.save_model(models.merged(model), tokenizer, folder)
-    record = Unlearned(
-        requests=split.requests,
-        parent=split.parent,
-        tensor_digest=tensor_digest(folder.glob("*.safetensors")),
-        split_digest=split.digest,
-        method={"name": params.method["name"], **encode(method), **{key: encode(getattr(params, key)) for key in ("optimiser", "seed", "lora")}},
-        claim=method.claim,
-        steps=done.steps,
-        seconds=round(done.seconds, 1),
-        stopped=done.stopped,
-        losses=done.losses,
-        environment=models.environment(),
-    )
-    bench.write("unlearned", body(record))
-    return f"{params.method['name']}: {done.steps} steps in {done.seconds:.0f} s, {done.stopped}"
+        done = unlearn(unlearn_job(bench, method, model, tokenizer, machine), show)
+    models.save_model(whole(bench, split, model), tokenizer, folder)
+    bench.write("unlearned", body(described(bench, split, method, done)))
+    if machine.checkpoints:
+        machine.checkpoints.clear()
+    said = f"{bench.params.unlearn.method['name']}: step {done.kept_step} of {done.steps} kept after {done.seconds:.0f} s, {done.stopped}"
+    return "\n".join([said, *done.notes])

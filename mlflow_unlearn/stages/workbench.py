@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import config, digests
 from ..documents import decode, encode
+from ..policy import Policy
 from ..protocols import Progress
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Workbench:
         return config.load_params(self.folder / "params.yaml")
 
     @cached_property
-    def policy(self) -> config.Policy:
+    def policy(self) -> Policy:
         """policy.yaml of this folder, or the defaults."""
         return config.load_policy(self.folder / "policy.yaml")
 
@@ -115,6 +116,11 @@ class Workbench:
     def sets(self) -> Path:
         """The folder of raw rows: git-ignored, never cached by DVC."""
         return self.folder / "build/raw/sets"
+
+    @property
+    def scratch(self) -> Path:
+        """The state of a run and what the parent says about people's records: git-ignored, never cached by DVC, gone with the last request."""
+        return self.folder / "build/raw/unlearning"
 
     @property
     def route(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,8 +22,8 @@ def asked(project: Project) -> Project:
     return project
 
 
-def kill_during(project: Project, stage: str) -> None:
-    """Start one stage, SIGKILL the whole process group once its own process has begun to work."""
+def kill_during(project: Project, stage: str, *, once_there: str | None = None) -> None:
+    """Start one stage, SIGKILL the whole process group once its own process has begun to work, or once a file is there."""
     running = subprocess.Popen(
         ["dvc", "repro", "--single-item", "--force", stage],
         cwd=project.folder,
@@ -36,7 +37,10 @@ def kill_during(project: Project, stage: str) -> None:
     for line in running.stdout:
         if line.startswith("> "):  # DVC has just started the command
             break
-    time.sleep(0.8)
+    while once_there is not None and not (project.folder / once_there).exists():
+        assert running.poll() is None, f"{stage} ended before {once_there} was there"
+        time.sleep(0.01)
+    time.sleep(0.8 if once_there is None else 0.0)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     running.stdout.close()
@@ -47,6 +51,23 @@ def test_a_killed_stage_is_completed_by_the_next_run(asked: Project, stage: str)
     kill_during(asked, stage)
     asked.must("dvc", "repro", "-q", stage)
     assert not [path for path in asked.folder.rglob("build/**/.*") if path.name.startswith((".new", ".model."))]
+
+
+UNLEARN = "pipelines/routes/approximate/dvc.yaml:unlearn"
+
+
+def test_a_killed_unlearning_goes_on_where_it_was_and_ends_with_the_same_weights(asked: Project) -> None:
+    asked.edit_params({"unlearn": {"checkpoint_minutes": 0, "optimiser": {"epochs": 12}, "selection": {"every": 3, "forget_target": 0.0}}})
+    asked.must("dvc", "repro", "-q", "validate")
+    kill_during(asked, UNLEARN, once_there="build/raw/unlearning/run/state.pt")
+    asked.must("dvc", "repro", "-q", UNLEARN)
+    resumed = json.loads((asked.folder / "build/approximate/unlearned.json").read_bytes())
+    asked.must("dvc", "repro", "-q", "--single-item", "--force", UNLEARN)
+    whole = json.loads((asked.folder / "build/approximate/unlearned.json").read_bytes())
+    assert [note for note in resumed["notes"] if note.startswith("taken up after step")]
+    assert not [note for note in whole["notes"] if note.startswith("taken up after step")]
+    assert {key: resumed[key] for key in ("tensor_digest", "losses", "kept_step")} == {k: whole[k] for k in ("tensor_digest", "losses", "kept_step")}
+    assert not (asked.folder / "build/raw/unlearning/run/state.pt").exists()
 
 
 def test_after_all_kills_one_version_is_registered_and_nothing_is_left_to_do(asked: Project) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from mlflow_unlearn.engine.examples import encode
 from mlflow_unlearn.engine.generation import greedy
-from mlflow_unlearn.engine.reference import mean_losses, reference_of
+from mlflow_unlearn.engine.reference import mean_losses
 from mlflow_unlearn.engine.scoring import ScoredSubject
 from mlflow_unlearn.protocols import Example
 
@@ -91,17 +91,6 @@ def test_generations_are_text_without_special_tokens(subject: ScoredSubject) -> 
 def test_an_empty_set_scores_to_nothing(model: Any, tokenizer: Any) -> None:
     subject = ScoredSubject(model=model, tokenizer=tokenizer, examples=[], answers=[])
     assert (list(subject.token_log_probs), list(subject.token_hits), list(subject.generations)) == ([], [], [])
-
-
-def test_a_reference_holds_sums_and_the_strangers_mean_loss(model: Any, examples: list[Example], subject: ScoredSubject) -> None:
-    reference = reference_of(model, examples, [None, examples[0], None, examples[3], None], pad=0)
-    torch.testing.assert_close(reference.log_probs.tolist(), [float(line.sum()) for line in subject.token_log_probs], atol=1e-4, rtol=0)
-    expected = [np.inf, -subject.token_log_probs[0].mean(), np.inf, -subject.token_log_probs[3].mean(), np.inf]
-    np.testing.assert_allclose(reference.floors.tolist(), expected, atol=1e-5)
-
-
-def test_unknown_floors_take_the_given_value(model: Any, examples: list[Example]) -> None:
-    assert reference_of(model, examples, [None] * 5, pad=0, unknown_floor=3.0).floors.tolist() == [3.0] * 5
 
 
 def test_mean_losses_do_not_depend_on_the_batch(model: Any, examples: list[Example]) -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from simulated import KNOWN, UNKNOWN, evaluation_of, subject
 
 from mlflow_unlearn import catalog, stats
-from mlflow_unlearn.config import Policy
 from mlflow_unlearn.documents import decode, encode
 from mlflow_unlearn.judge import UTILITY, judge
+from mlflow_unlearn.policy import Policy
 from mlflow_unlearn.records import Claim, Evaluation, ModelReport, Outcome
 
 POLICY = Policy()

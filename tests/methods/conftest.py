@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from plain_formulas import FORGET, RETAIN
 
 from mlflow_unlearn.config import OptimiserParams
-from mlflow_unlearn.engine.batches import unlearning_steps
-from mlflow_unlearn.protocols import Batch, Example
+from mlflow_unlearn.engine.batches import Sets, batches_of, unlearning_plan
+from mlflow_unlearn.protocols import Batch
 
-FORGET = [Example(tokens=tuple(range(3 + i, 8 + 2 * i)), prompt_length=2) for i in range(4)]
-RETAIN = [Example(tokens=tuple(range(20 - i, 30)), prompt_length=3) for i in range(6)]
 OPTIMISER = OptimiserParams(epochs=3, learning_rate=1e-2, batch_size=4, token_budget=1000)
 
 
@@ -39,4 +38,5 @@ def model() -> Any:
 
 @pytest.fixture
 def batches() -> list[Batch]:
-    return next(unlearning_steps(FORGET, RETAIN, OPTIMISER, 0, 0))
+    rows = next(unlearning_plan(len(FORGET), len(RETAIN), OPTIMISER, 0))
+    return batches_of(rows, Sets(forget=FORGET, retain=RETAIN, pad=0), OPTIMISER.token_budget)

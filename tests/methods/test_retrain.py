@@ -12,6 +12,9 @@ import torch
 
 from mlflow_unlearn.adapters.models import with_lora
 from mlflow_unlearn.config import LoraParams, OptimiserParams
+from mlflow_unlearn.engine.checkpoints import Checkpoints
+from mlflow_unlearn.engine.machine import Machine
+from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.retrain import Retrain
 from mlflow_unlearn.protocols import Example, Task
@@ -57,6 +60,34 @@ def test_the_parents_config_may_say_where_it_began(model: Any) -> None:
     assert torch.equal(retrained(replace(SHORT, base=None), task(model)), retrained(SHORT, task(model)))
 
 
+def test_the_first_weights_are_in_place_before_the_model_is_shared(model: Any) -> None:
+    shared: list[torch.Tensor] = []
+
+    def share(found: Any) -> Worker:
+        shared.append(found.lm_head.weight.detach().clone())
+        return Worker(found)
+
+    still = replace(SHORT, epochs=1, learning_rate=1e-12)
+    after = retrained(still, task(model, machine=Machine(share=share)))
+    assert not torch.allclose(shared[0], model.lm_head.weight, atol=1e-3)
+    torch.testing.assert_close(shared[0], after, atol=1e-6, rtol=0)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_bits(model: Any, tmp_path: Path) -> None:
+    plain = retrained(SHORT, task(model))
+    machine = Machine(checkpoints=Checkpoints(folder=tmp_path, run="this one", seconds=0.0))
+    killed = SHORT.steps(task(model, machine=machine))
+    assert [next(killed).step for _ in range(3)] == [1, 2, 3]
+    killed.close()
+    assert torch.equal(retrained(SHORT, task(model, machine=machine)), plain)
+
+
+def test_the_machine_decides_the_precision(model: Any) -> None:
+    plain, rounded = retrained(SHORT, task(model)), retrained(SHORT, task(model, machine=Machine(dtype="bfloat16")))
+    torch.testing.assert_close(rounded, plain, atol=0.05, rtol=0.05)
+    assert not torch.equal(rounded, plain)
+
+
 def test_an_unknown_beginning_is_refused(model: Any) -> None:
     with pytest.raises(ConfigError, match="not known what the parent was trained from"):
         next(Retrain().steps(task(model)))
@@ -65,6 +96,11 @@ def test_an_unknown_beginning_is_refused(model: Any) -> None:
 def test_a_base_that_is_not_there_is_refused(model: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded"):
         next(Retrain(base=str(tmp_path)).steps(task(model)))
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="epochs, learning_rate must be above zero"):
+        Retrain(epochs=0, learning_rate=0.0)
 
 
 def test_adapters_are_refused(model: Any) -> None:

@@ -1,0 +1,42 @@
+"""What has to be shown before a version may be called forgotten, as policy.yaml says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """policy.yaml: what has to be shown before a version may be called forgotten. Defaults are measured on a small model."""
+
+    control_epsilon: float = 2.0
+    """The attack must have found at least this epsilon in the parent, else it could not have seen anything."""
+    utility_margin: float = 0.02
+    """The lower 95 % limit of each utility difference must stay above minus this."""
+    auc_margin: Mapping[str, float] = field(default_factory=lambda: {"400": 0.10, "800": 0.07})
+    """Number of canaries (included plus excluded) -> how far the upper limit of |AUC - 0.5| may reach."""
+    calibrated_gap: Mapping[str, float] = field(default_factory=lambda: {"400": 0.15, "800": 0.10})
+    """Number of canaries -> largest share of the parent's memorised signal that may remain."""
+    paraphrase_margin: float = 0.05
+    """How far the forgotten people's paraphrased questions may stay above those of never-seen people (upper 95 % limit)."""
+    finetune_epochs: int = 3
+    """Fewer epochs of the benign fine-tune than this count as not measured,"""
+    finetune_learning_rate: float = 1e-3
+    """and so does a lower peak learning rate. Large models need a lower one: measure what brings a known memory back."""
+    n_min: int = 400
+    """Below this many canaries nothing passes; below it the request's own records can only cause FAIL."""
+    alpha: float = 0.05
+    """Family-wise error of FAIL, shared out by Holm; it never shrinks."""
+    deployed_precisions: tuple[str, ...] = ("fp32",)
+    max_serial_unlearnings: int = 5
+    near_duplicate_jaccard: float = 0.7
+    """Records that resemble what was forgotten this much are warned about: Jaccard similarity of character 5-shingles of question + answer,"""
+    near_duplicate_refuse: float = 0.9
+    """and from here on they are refused. Different people of the two examples reach 0.83 (8,000 records of customers, whose questions come from
+    templates) and 0.56 (TOFU's 4,000), so that nobody is refused for resembling somebody else."""
+
+    def margin(self, table: Mapping[str, float], canaries: int) -> float | None:
+        """The margin for the largest tabulated size not above `canaries`; None when there are too few."""
+        sizes = sorted((int(size) for size in table if int(size) <= canaries), reverse=True)
+        return table[str(sizes[0])] if sizes and canaries >= self.n_min else None

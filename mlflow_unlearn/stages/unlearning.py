@@ -1,0 +1,122 @@
+"""What the stage `unlearn` works with: the sets in the model's tokens, the machine, and the weights that come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..adapters import models
+from ..adapters.tables import read_set
+from ..digests import sha256_json, tensor_digest
+from ..documents import encode as encode_value
+from ..engine.checkpoints import Checkpoints
+from ..engine.examples import encode
+from ..engine.machine import Machine
+from ..engine.reference_cache import ReferenceCache
+from ..engine.selection import TuningSets
+from ..protocols import Example, LossMethod, Record, Task
+from ..records import Split, Unlearned
+from ..unlearn import UnlearnJob, UnlearnRun
+from .alternatives import alternatives
+from .jobs import load_parent
+from .scoring import in_keyed_order
+from .workbench import Workbench
+
+_SETS = ("forget", "retain", "neighbours", "general", "tuning_included", "tuning_excluded")
+
+
+def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any, machine: Machine) -> UnlearnJob:
+    """The sets in the model's tokens. Tuning data are canaries of the tuning pool and retained records that the verdict will not look at."""
+    params, template = bench.params.unlearn, bench.params.data.template
+    sets = {name: read_set(bench.sets, name) for name in _SETS}
+
+    def examples(records: list[Record]) -> list[Example]:
+        return encode(tokenizer, template, [r.prompt for r in records], [r.answer for r in records])
+
+    excluded, wanted = examples(sets["tuning_excluded"]), method.needs.alternatives if isinstance(method, LossMethod) else None
+    task = Task(
+        model=model,
+        forget=examples(sets["forget"]),
+        retain=examples(sets["retain"]),
+        swapped=_swapped(tokenizer, template, sets["forget"]),
+        alternatives=alternatives(wanted, sets["forget"], tokenizer, template, params.seed) if wanted is not None else (),
+        strangers=excluded,
+        optimiser=params.optimiser,
+        seed=params.seed,
+        pad=tokenizer.pad_token_id,
+        machine=machine,
+    )
+    tuning = TuningSets(
+        included=examples(sets["tuning_included"]), excluded=excluded, kept=examples(_watched(bench, sets)), pad=tokenizer.pad_token_id
+    )
+    return UnlearnJob(task=task, method=method, tuning=tuning, selection=params.selection)
+
+
+def adapted_parent(bench: Workbench, split: Split) -> tuple[Any, Any]:
+    """The pinned parent as it is worked on, and its tokenizer: full weights in float32, or a frozen base in the precision of the arithmetic under
+    LoRA adapters in float32.
+    """
+    params = bench.params.unlearn
+    if params.lora is None:
+        return load_parent(bench, split)
+    model, tokenizer = load_parent(bench, split, params.dtype)
+    return models.with_lora(model, params.lora, params.seed), tokenizer
+
+
+def whole(bench: Workbench, split: Split, model: Any) -> Any:
+    """The unlearned model without adapters, in float32: adapters trained over a rounded base are added to the parent's own weights."""
+    params = bench.params.unlearn
+    if params.lora is None or params.dtype == "float32":
+        return models.merged(model)
+    parent, _ = load_parent(bench, split, device="cpu")
+    fresh = models.with_lora(parent, params.lora, params.seed)
+    fresh.load_state_dict({name: value.cpu() for name, value in model.state_dict().items() if "lora_" in name}, strict=False)
+    return models.merged(fresh)
+
+
+def described(bench: Workbench, split: Split, method: Any, done: UnlearnRun) -> Unlearned:
+    """What happened, with every setting that decided it and the digest of the weights that were written."""
+    params, settings = bench.params.unlearn, ("optimiser", "seed", "lora", "dtype", "selection")
+    return Unlearned(
+        requests=split.requests,
+        parent=split.parent,
+        tensor_digest=tensor_digest((bench.route / "model").glob("*.safetensors")),
+        split_digest=split.digest,
+        method={"name": params.method["name"], **encode_value(method), **{key: encode_value(getattr(params, key)) for key in settings}},
+        claim=method.claim,
+        steps=done.steps,
+        kept_step=done.kept_step,
+        seconds=round(done.seconds, 1),
+        stopped=done.stopped,
+        notes=done.notes,
+        losses=done.losses,
+        environment=models.environment(),
+    )
+
+
+def machine_for(bench: Workbench, split: Split, method: Any) -> Machine:
+    """Precision, checkpoints and caches, under digests of all that they depend on."""
+    params = bench.params.unlearn
+    bits = [split.parent.tensor_digest, split.digest, *map(encode_value, (params, method)), bench.params.data.template, models.environment()]
+    minutes = params.checkpoint_minutes
+    checkpoints = None if minutes is None else Checkpoints(folder=bench.scratch / "run", run=sha256_json(bits), seconds=60 * minutes)
+    return Machine(
+        dtype=params.dtype,
+        activation_checkpointing=params.activation_checkpointing,
+        checkpoints=checkpoints,
+        cache=ReferenceCache(folder=bench.scratch / "reference", model_digest=split.parent.tensor_digest),
+    )
+
+
+def _watched(bench: Workbench, sets: dict[str, list[Record]]) -> list[Record]:
+    """Retained records whose loss may be watched while unlearning: none of those that the verdict will measure utility on."""
+    measured = {record.tag for name in ("neighbours", "general") for record in sets[name]}
+    others = in_keyed_order(sets["retain"])[bench.params.evaluate.retain_sample :]
+    return [record for record in others if record.tag not in measured][: bench.params.unlearn.selection.kept_sample]
+
+
+def _swapped(tokenizer: Any, template: str, forget: list[Record]) -> list[Example | None]:
+    """The twin of each record about a stranger, None where the data cannot say."""
+    pairs = [(r.swapped_prompt, r.swapped_answer) for r in forget]
+    known = [(prompt, answer) for prompt, answer in pairs if prompt is not None and answer is not None]
+    twins = iter(encode(tokenizer, template, [prompt for prompt, _ in known], [answer for _, answer in known]))
+    return [next(twins) if prompt is not None and answer is not None else None for prompt, answer in pairs]
