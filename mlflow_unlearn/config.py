@@ -127,9 +127,10 @@ class SelectionParams:
     every: int = 10
     """Look every so many steps; 0 never looks, keeps the last step and never stops early."""
     forget_target: float = 0.5
-    """Stop once the tuning canaries' AUC is at most this: 0.5 is like records never seen."""
-    utility_margin: float = 0.1
-    """How much the mean loss on watched retained records may exceed the parent's before a step counts as damaged, nats per token."""
+    """Stop once the tuning canaries' AUC is at most this at a step that keeps utility: 0.5 is like records never seen."""
+    utility_margin: float = 0.02
+    """How much the mean loss on watched retained records may exceed the parent's before a step counts as damaged, nats per token. Measured on a small
+    model that had memorised TOFU: 0.01 more left 0.99 of the retained answers word for word, 0.02 more 0.9, 0.07 more 0.6."""
     kept_sample: int = 200
     """Retained records that are watched."""
 

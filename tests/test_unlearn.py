@@ -108,7 +108,7 @@ def test_a_method_without_brakes_does_not_over_unlearn_by_default(job: UnlearnJo
     run = unlearn(held)
     assert loss(free.task.model, FORGET) > 2 * loss(held.task.model, FORGET)
     assert loss(held.task.model, RETAIN) < loss(free.task.model, RETAIN)
-    assert run.kept_step <= run.steps < 40
+    assert run.kept_step < run.steps
 
 
 def test_the_weights_are_those_of_the_step_that_is_said_to_be_kept(job: UnlearnJob) -> None:

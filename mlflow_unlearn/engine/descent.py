@@ -167,7 +167,7 @@ class _Run:
         """Sum the gradients of all micro-batches; the losses add up to that of the whole optimiser batch."""
         worker, device = self.worker, device_of(self.worker)
         losses: dict[str, float] = defaultdict(float)
-        sets = replace(self.descent.sets, share_prefix=self.descent.sets.share_prefix and not self.recompute)
+        sets = replace(self.descent.sets, share_prefix=self.descent.sets.share_prefix and worker.shares_prefix and not self.recompute)
         worker.train()
         with private_randomness(self.descent.seed + step):
             for batch in batches_of(rows, sets, self.budget * worker.size):

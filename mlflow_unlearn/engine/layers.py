@@ -21,6 +21,15 @@ from ..protocols import Sequences, View
 from .forward import unwrapped
 
 
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """The decoder layers, in order.
+
+    Raises:
+        ConfigError: an architecture whose layers are not found.
+    """
+    return _decoder(model)[2]
+
+
 def require_layer(model: Any, layer: int) -> None:
     """Refuse a layer that the model does not have.
 

@@ -94,9 +94,9 @@ class Selection:
         return look
 
     def target_met(self) -> bool:
-        """Whether the last look found the tuning canaries no better known than never-seen ones."""
+        """Whether the last look found the tuning canaries no better known than never-seen ones, and utility kept."""
         last = self.looks[-1]
-        return last.step > 0 and last.auc is not None and last.auc <= self.params.forget_target
+        return last.step > 0 and last.auc is not None and last.auc <= self.params.forget_target and not self._excess(last)
 
     def state(self) -> dict[str, Any]:
         """What to keep in a checkpoint."""
@@ -123,10 +123,13 @@ class Selection:
         return losses
 
     def _order(self, look: Look) -> tuple[float, float]:
-        excess = 0.0
-        if look.kept_loss is not None and (before := self.looks[0].kept_loss) is not None:
-            excess = max(0.0, look.kept_loss - before - self.params.utility_margin)
-        return excess, abs(look.auc - 0.5) if look.auc is not None else -float(look.step)
+        return self._excess(look), abs(look.auc - 0.5) if look.auc is not None else -float(look.step)
+
+    def _excess(self, look: Look) -> float:
+        """By how much the look misses the margin of utility, nats per token."""
+        if look.kept_loss is None or (before := self.looks[0].kept_loss) is None:
+            return 0.0
+        return max(0.0, look.kept_loss - before - self.params.utility_margin)
 
     def _require_sane(self, look: Look, worker: Worker) -> None:
         if look.kept_loss is None or (before := self.looks[0].kept_loss) is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..adapters import models
 from ..adapters.tables import read_set
+from ..catalog import build
 from ..digests import sha256_json, tensor_digest
 from ..documents import encode as encode_value
 from ..engine.checkpoints import Checkpoints
@@ -13,15 +15,41 @@ from ..engine.examples import encode
 from ..engine.machine import Machine
 from ..engine.reference_cache import ReferenceCache
 from ..engine.selection import TuningSets
+from ..engine.sharding import whole
+from ..engine.worker import Worker
 from ..protocols import Example, LossMethod, Record, Task
 from ..records import Split, Unlearned
-from ..unlearn import UnlearnJob, UnlearnRun
+from ..unlearn import UnlearnJob, UnlearnRun, unlearn
 from .alternatives import alternatives
 from .jobs import load_parent
+from .launching import is_first, launched, sharing
 from .scoring import in_keyed_order
-from .workbench import Workbench
+from .workbench import Workbench, body, progress_bar
 
 _SETS = ("forget", "retain", "neighbours", "general", "tuning_included", "tuning_excluded")
+
+
+def forget(bench: Workbench, split: Split) -> None:
+    """Unlearn, alone or as one of several processes, and write the weights and unlearned.json; only the first of several writes."""
+    method = build("methods", bench.params.unlearn.method, where="params.yaml: unlearn.method")
+    with sharing() as share:
+        machine = machine_for(bench, split, method, share)
+        model, tokenizer = adapted_parent(bench, split)
+        with progress_bar("unlearning") as show:
+            done = unlearn(unlearn_job(bench, method, model, tokenizer, machine), show)
+        model = unadapted(bench, split, model)
+    if not is_first():
+        return
+    models.save_model(model, tokenizer, bench.route / "model")
+    bench.write("unlearned", body(described(bench, split, method, done)))
+    if machine.checkpoints:
+        machine.checkpoints.clear()
+
+
+def said(record: Unlearned) -> str:
+    """One line for the user, and what else should be known."""
+    how = f"step {record.kept_step} of {record.steps} kept after {record.seconds:.0f} s, {record.stopped}"
+    return "\n".join([f"{record.method['name']}: {how}", *record.notes])
 
 
 def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any, machine: Machine) -> UnlearnJob:
@@ -62,14 +90,20 @@ def adapted_parent(bench: Workbench, split: Split) -> tuple[Any, Any]:
     return models.with_lora(model, params.lora, params.seed), tokenizer
 
 
-def whole(bench: Workbench, split: Split, model: Any) -> Any:
-    """The unlearned model without adapters, in float32: adapters trained over a rounded base are added to the parent's own weights."""
+def unadapted(bench: Workbench, split: Split, model: Any) -> Any:
+    """The unlearned model as one piece, without adapters, in float32; every process has to ask.
+
+    What was trained in shards, or as adapters over a rounded base, is put into the parent's own weights.
+    """
     params = bench.params.unlearn
-    if params.lora is None or params.dtype == "float32":
+    if not launched() and (params.lora is None or params.dtype == "float32"):
         return models.merged(model)
-    parent, _ = load_parent(bench, split, device="cpu")
-    fresh = models.with_lora(parent, params.lora, params.seed)
-    fresh.load_state_dict({name: value.cpu() for name, value in model.state_dict().items() if "lora_" in name}, strict=False)
+    weights = whole(model)
+    fresh, _ = load_parent(bench, split, device="cpu")
+    if params.lora is not None:
+        fresh = models.with_lora(fresh, params.lora, params.seed)
+        weights = {name: value for name, value in weights.items() if "lora_" in name}
+    fresh.load_state_dict(weights, strict=False)
     return models.merged(fresh)
 
 
@@ -93,7 +127,7 @@ def described(bench: Workbench, split: Split, method: Any, done: UnlearnRun) -> 
     )
 
 
-def machine_for(bench: Workbench, split: Split, method: Any) -> Machine:
+def machine_for(bench: Workbench, split: Split, method: Any, share: Callable[[Any], Worker]) -> Machine:
     """Precision, checkpoints and caches, under digests of all that they depend on."""
     params = bench.params.unlearn
     bits = [split.parent.tensor_digest, split.digest, *map(encode_value, (params, method)), bench.params.data.template, models.environment()]
@@ -102,6 +136,7 @@ def machine_for(bench: Workbench, split: Split, method: Any) -> Machine:
     return Machine(
         dtype=params.dtype,
         activation_checkpointing=params.activation_checkpointing,
+        share=share,
         checkpoints=checkpoints,
         cache=ReferenceCache(folder=bench.scratch / "reference", model_digest=split.parent.tensor_digest),
     )

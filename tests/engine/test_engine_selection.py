@@ -67,9 +67,11 @@ def test_the_best_weights_are_restored(model: Any) -> None:
     assert torch.equal(model.lm_head.weight, best)
 
 
-@pytest.mark.parametrize(("auc", "met"), [(0.51, False), (0.5, True), (0.2, True), (None, False)])
-def test_the_target_is_met_once_canaries_are_no_better_known_than_never_seen_ones(model: Any, auc: float | None, met: bool) -> None:
-    selection = Told([(0.0, 1.0), (auc, 1.0)])
+@pytest.mark.parametrize(("auc", "kept", "met"), [(0.51, 1.0, False), (0.5, 1.0, True), (0.2, 1.0, True), (None, 1.0, False), (0.5, 1.5, False)])
+def test_the_target_is_met_once_canaries_are_no_better_known_than_never_seen_ones_and_utility_is_kept(
+    model: Any, auc: float | None, kept: float, met: bool
+) -> None:
+    selection = Told([(0.0, 1.0), (auc, kept)])
     selection.begin(Worker(model))
     assert not selection.target_met()
     selection.look(Worker(model), 1)

@@ -1,0 +1,50 @@
+"""Several processes for one stage: it starts copies of itself, which share the model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..engine.sharding import LAUNCHED_BY, together
+from ..engine.worker import Worker
+from ..errors import UnlearnError
+
+
+def launched() -> bool:
+    """Whether this process is one of several that were started together."""
+    return "RANK" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process is the one of several that writes and speaks, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def launch(stage: str, processes: int, folder: Path) -> None:
+    """Run a stage in several processes of this machine, to its end; only the first one speaks, and all end when one fails.
+
+    Raises:
+        UnlearnError: one of them failed; its message stands above.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-ranks-filter", "0", "--nproc-per-node", str(processes)]
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED_BY}
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    command = [*launcher, "-m", f"{__package__.split('.')[0]}.cli", "stage", stage]
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise UnlearnError(f"stage {stage}: one of {processes} processes ended with an error, which stands above; the others were stopped")
+
+
+@contextmanager
+def sharing() -> Iterator[Callable[[Any], Worker]]:
+    """How a model is shared: among the processes that were started together, or not at all."""
+    if not launched():
+        yield Worker
+        return
+    with together() as share:
+        yield share
