@@ -141,6 +141,7 @@ def run(folder: Path, out: Path, kill_after: int | None = None) -> None:
                 break
 
 
+@pytest.mark.e2e
 def test_sigkill_costs_only_the_steps_since_the_last_checkpoint(tmp_path: Path) -> None:
     run(tmp_path / "a", tmp_path / "whole.pt")
     run(tmp_path / "b", tmp_path / "killed.pt", kill_after=7)
