@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui bench clean
+.PHONY: help demo test check ui bench bench-engine clean
 
 INSTALLED := .venv/.installed
 BIN := $(CURDIR)/.venv/bin
@@ -24,6 +24,7 @@ help:
 	@echo "make check             ruff, mypy and the fast tests"
 	@echo "make ui                MLflow on 127.0.0.1: the demo's models if there are any, else this repository's"
 	@echo "make bench             the figures of docs/benchmarks.md, each against its baseline in the same run"
+	@echo "make bench-engine      unlearning steps against plain code: speed, memory, same numbers; more where there is a CUDA device"
 	@echo "make clean             removes build/ and caches; .venv, mlflow.db and .unlearn/ stay"
 
 .venv: $(INSTALLED)
@@ -63,6 +64,9 @@ ui: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@"$(BIN)/python" benchmarks/run.py
+
+bench-engine: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/engine.py
 
 clean:
 	rm -rf build .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -16,9 +16,6 @@ from ..protocols import Batch, Example, Sequences
 from .examples import answer_tokens
 from .forward import IGNORED
 
-LEAST_SHARED = 8
-"""Fewer equal leading tokens than this are not worth a pass of their own (measured: docs/benchmarks.md)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepRows:
@@ -38,8 +35,6 @@ class Sets:
     retain: Sequence[Example] = ()
     pad: int
     """Token id used for padding."""
-    share_prefix: bool = True
-    """Whether leading tokens that all rows of a micro-batch have in common may run once."""
 
 
 def training_plan(records: int, optimiser: OptimiserParams, seed: int) -> Iterator[StepRows]:
@@ -85,16 +80,16 @@ def batches_of(rows: StepRows, sets: Sets, token_budget: int) -> list[Batch]:
     )
     batches = []
     for piece in cut(sets.forget, rows.forget, token_budget, beside=sets.alternatives):
-        alternative = collate(sets.alternatives, piece, sets.pad, share=sets.share_prefix) if sets.alternatives else None
-        batches.append(replace(whole, forget=collate(sets.forget, piece, sets.pad, share=sets.share_prefix), alternative=alternative))
+        alternative = collate(sets.alternatives, piece, sets.pad) if sets.alternatives else None
+        batches.append(replace(whole, forget=collate(sets.forget, piece, sets.pad), alternative=alternative))
     for piece in cut(sets.retain, rows.retain, token_budget):
-        batches.append(replace(whole, retain=collate(sets.retain, piece, sets.pad, share=sets.share_prefix)))
+        batches.append(replace(whole, retain=collate(sets.retain, piece, sets.pad)))
     return batches
 
 
-def micro_batches(examples: Sequence[Example], index: Sequence[int], token_budget: int, pad: int, *, share: bool = True) -> list[Sequences]:
+def micro_batches(examples: Sequence[Example], index: Sequence[int], token_budget: int, pad: int) -> list[Sequences]:
     """Rows `index` of one set, cut by the budget and padded."""
-    return [collate(examples, piece, pad, share=share) for piece in cut(examples, index, token_budget)]
+    return [collate(examples, piece, pad) for piece in cut(examples, index, token_budget)]
 
 
 def cut(examples: Sequence[Example], index: Sequence[int], token_budget: int, beside: Sequence[Example] = ()) -> list[list[int]]:
@@ -117,7 +112,7 @@ def cut(examples: Sequence[Example], index: Sequence[int], token_budget: int, be
     return pieces
 
 
-def collate(examples: Sequence[Example], index: Sequence[int], pad: int, *, share: bool = False) -> Sequences:
+def collate(examples: Sequence[Example], index: Sequence[int], pad: int) -> Sequences:
     """Rows `index` of `examples`, padded on the right to the longest of them."""
     rows = [examples[i] for i in index]
     length = max(len(row.tokens) for row in rows)
@@ -135,7 +130,7 @@ def collate(examples: Sequence[Example], index: Sequence[int], pad: int, *, shar
         attention_mask=(torch.arange(length) < lengths[:, None]).to(torch.int64),
         labels=labels,
         index=torch.tensor(list(index)),
-        shared=_shared(rows) if share else 0,
+        shared=_shared(rows),
         classes=None if None in classes else torch.tensor(classes),
     )
 
@@ -147,13 +142,12 @@ def shuffled_cycle(size: int, generator: torch.Generator) -> Iterator[int]:
 
 
 def _shared(rows: Sequence[Example]) -> int:
-    """How many leading tokens all rows have in common, short of any row's last prompt token, which predicts the answer; 0 where not worth it."""
+    """How many leading tokens all rows have in common, short of any row's last prompt token, which predicts the answer; 0 for a single row."""
     if len(rows) < 2 or any(row.label is not None for row in rows):
         return 0
     most = min(row.prompt_length for row in rows) - 1
     first, last = min(row.tokens[:most] for row in rows), max(row.tokens[:most] for row in rows)
-    common = next((place for place, (a, b) in enumerate(zip(first, last, strict=True)) if a != b), most)
-    return common if common >= LEAST_SHARED else 0
+    return next((place for place, (a, b) in enumerate(zip(first, last, strict=True)) if a != b), max(0, most))
 
 
 def _shuffled(size: int, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -114,7 +114,7 @@ class _Run:
         self.done = 0
         self.notes: list[str] = []
         machine = descent.machine
-        self.recompute = set_activation_checkpointing(worker.model, machine.activation_checkpointing, self.budget, machine.dtype)
+        set_activation_checkpointing(worker.model, machine.activation_checkpointing, self.budget, machine.dtype)
 
     def resumed(self) -> Iterator[Progress]:
         """Take up the state of a killed run; else begin."""
@@ -167,10 +167,9 @@ class _Run:
         """Sum the gradients of all micro-batches; the losses add up to that of the whole optimiser batch."""
         worker, device = self.worker, device_of(self.worker)
         losses: dict[str, float] = defaultdict(float)
-        sets = replace(self.descent.sets, share_prefix=self.descent.sets.share_prefix and worker.shares_prefix and not self.recompute)
         worker.train()
         with private_randomness(self.descent.seed + step):
-            for batch in batches_of(rows, sets, self.budget * worker.size):
+            for batch in batches_of(rows, self.descent.sets, self.budget * worker.size):
                 part, counts = worker.part(batch)
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.descent.machine.dtype == "bfloat16"):
                     loss = worker(loss_of, moved(part, device))

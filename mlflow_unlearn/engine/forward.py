@@ -1,11 +1,11 @@
 """The states that predict answers: the forward pass without what no loss looks at.
 
-Three savings leave every number as it was: the head is applied only where a token carries loss (a quarter of a padded batch of questions and
-answers), leading tokens that all rows share run once, with gradient (a chat template's system prompt is more than a third of TOFU's tokens), and
-the last token of a row, which predicts nothing, does not run.
+Four savings leave every number as it was: the head is applied only where a token carries loss (a quarter of a padded batch of questions and
+answers), leading tokens that all rows share run once a pack, with gradient (a chat template's system prompt is more than a third of TOFU's tokens),
+rows stand behind one another instead of being padded, and the last token of a row, which predicts nothing, does not run.
 
-Sequences are padded on the right: under a causal mask no real token sees the padding, so no attention mask is needed and torch may take its
-fastest attention kernel.
+Where nothing is gained by packing, sequences are padded on the right: under a causal mask no real token sees the padding, so no attention mask is
+needed and torch may take its fastest attention kernel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..protocols import Sequences
+from .packing import may_pack, packs_of
 
 IGNORED = -100
 """The label of a token that carries no loss."""
@@ -76,9 +77,10 @@ def _states(causal: Any, rows: Sequences) -> tuple[Tensor, torch.nn.Module, int]
     head = head_of(causal)
     if isinstance(head, torch.nn.Identity):
         return causal(input_ids=rows.input_ids[:, :-1], use_cache=False).logits, head, 0
-    if not rows.shared or getattr(causal, "is_activation_checkpointing", False):  # recomputation and a cache exclude each other
+    packs = packs_of(rows) if may_pack(causal, rows) else None
+    if packs is None:
         return causal.base_model(input_ids=rows.input_ids[:, :-1], use_cache=False).last_hidden_state, head, 0
-    cache = causal.base_model(input_ids=rows.input_ids[:1, : rows.shared], use_cache=True).past_key_values
-    cache.batch_repeat_interleave(len(rows.input_ids))
-    own = rows.input_ids[:, rows.shared : -1]
-    return causal.base_model(input_ids=own, past_key_values=cache, use_cache=True).last_hidden_state, head, rows.shared
+    run = causal.base_model(
+        input_ids=packs.input_ids, position_ids=packs.position_ids, attention_mask=packs.attention_mask, use_cache=False
+    ).last_hidden_state
+    return run.flatten(0, 1)[packs.places], head, rows.shared

@@ -50,9 +50,6 @@ def together() -> Iterator[Callable[[Any], Worker]]:
 class ShardedWorker(Worker):
     """One of several processes, which holds its shard of every parameter."""
 
-    shares_prefix = False
-    """The gradient of a prefix comes through the cache and not through a layer's output, where FSDP listens to gather the layer again."""
-
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.size, self.rank = dist.get_world_size(), dist.get_rank()

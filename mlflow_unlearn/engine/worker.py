@@ -19,8 +19,6 @@ class Worker(torch.nn.Module):
     """How many processes work together."""
     rank = 0
     """Which of them this is; 0 writes files and speaks."""
-    shares_prefix = True
-    """Whether leading tokens that all rows share may run once while gradients are made."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from mlflow_unlearn.config import OptimiserParams
 from mlflow_unlearn.engine.batches import (
-    LEAST_SHARED,
     Sets,
     batches_of,
     collate,
@@ -101,22 +100,22 @@ def test_without_retain_only_forget_rows_come() -> None:
     assert [batch.retain for batch in step] == [None]
 
 
-PREFIX = tuple(range(1, LEAST_SHARED + 1))
+PREFIX = tuple(range(1, 8 + 1))
 
 
 def test_shared_leading_tokens_end_before_the_last_prompt_token_of_any_row() -> None:
     """The last prompt token predicts the answer, so it has to run in its own row."""
     whole = [Example(tokens=(*PREFIX, 20), prompt_length=len(PREFIX)), Example(tokens=(*PREFIX, 21, 22), prompt_length=len(PREFIX) + 1)]
     longer = [Example(tokens=(*PREFIX, 9, 20 + i, 30), prompt_length=len(PREFIX) + 2) for i in range(3)]
-    assert collate(whole, [0, 1], pad=0, share=True).shared == 0
-    assert collate(longer, [0, 1, 2], pad=0, share=True).shared == len(PREFIX) + 1
+    assert collate(whole, [0, 1], pad=0).shared == len(PREFIX) - 1
+    assert collate(longer, [0, 1, 2], pad=0).shared == len(PREFIX) + 1
 
 
-def test_a_single_row_an_unequal_start_and_a_short_start_share_nothing() -> None:
-    rows = [Example(tokens=(*PREFIX[:-1], 20 + i, 21, 22, 23), prompt_length=len(PREFIX) + 2) for i in range(2)]
-    assert collate(rows, [0], pad=0, share=True).shared == 0
-    assert collate(rows, [0, 1], pad=0, share=True).shared == 0
-    assert collate([*rows, Example(tokens=(9,) * 20, prompt_length=15)], [0, 2], pad=0, share=True).shared == 0
+def test_a_single_row_and_unequal_starts_share_nothing() -> None:
+    rows = [Example(tokens=(*PREFIX, 20 + i, 21, 22, 23), prompt_length=len(PREFIX) + 2) for i in range(2)]
+    assert collate(rows, [0], pad=0).shared == 0
+    assert collate(rows, [0, 1], pad=0).shared == len(PREFIX)
+    assert collate([*rows, Example(tokens=(9,) * 20, prompt_length=15)], [0, 2], pad=0).shared == 0
 
 
 def test_alternatives_go_with_their_forget_rows_and_count_in_the_budget() -> None:
@@ -130,7 +129,7 @@ def test_alternatives_go_with_their_forget_rows_and_count_in_the_budget() -> Non
 
 
 def test_a_classifiers_record_carries_one_loss_and_no_label_token() -> None:
-    rows = collate([Example(tokens=(4, 5, 6), prompt_length=3, label=1), Example(tokens=(4, 5), prompt_length=2, label=0)], [0, 1], pad=0, share=True)
+    rows = collate([Example(tokens=(4, 5, 6), prompt_length=3, label=1), Example(tokens=(4, 5), prompt_length=2, label=0)], [0, 1], pad=0)
     assert rows.classes is not None
     assert rows.classes.tolist() == [1, 0]
     assert rows.labels.unique().tolist() == [IGNORED]

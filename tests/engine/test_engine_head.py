@@ -14,12 +14,13 @@ from torch.nn import functional
 from mlflow_unlearn.adapters.models import with_lora
 from mlflow_unlearn.config import LoraParams
 from mlflow_unlearn.engine import head
-from mlflow_unlearn.engine.batches import LEAST_SHARED, collate
+from mlflow_unlearn.engine.batches import collate
 from mlflow_unlearn.engine.forward import IGNORED, PLAIN_HEADS, with_prompts
 from mlflow_unlearn.engine.head import Teacher, cross_entropy, divergences, taught, token_log_probs
 from mlflow_unlearn.protocols import Batch, Example, Sequences
 
-PREFIX = tuple(3 + i % 7 for i in range(LEAST_SHARED))
+SHARED = 8
+PREFIX = tuple(3 + i % 7 for i in range(SHARED))
 EXAMPLES = [
     Example(tokens=(5, 6, 7, 8, 2), prompt_length=2),
     Example(tokens=(9, 3, 4, 11, 6, 13, 2), prompt_length=5),
@@ -51,8 +52,8 @@ def rows() -> Sequences:
 
 @pytest.fixture
 def sharing() -> Sequences:
-    rows = collate(SHARING, [0, 1, 2], pad=0, share=True)
-    assert rows.shared == LEAST_SHARED
+    rows = collate(SHARING, [0, 1, 2], pad=0)
+    assert rows.shared == SHARED
     return rows
 
 
@@ -91,10 +92,10 @@ def test_the_shared_prefix_runs_once(model: Any, sharing: Sequences) -> None:
     seen: list[tuple[int, ...]] = []
     model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[:2])))
     token_log_probs(model, sharing)
-    assert seen == [(1, LEAST_SHARED), (3, max(len(example.tokens) for example in EXAMPLES) - 1)]
+    assert seen == [(1, SHARED + sum(len(example.tokens) - 1 for example in EXAMPLES))]
 
 
-def test_recomputed_activations_share_no_prefix_and_give_the_same(model: Any, sharing: Sequences) -> None:
+def test_recomputed_activations_give_the_same(model: Any, sharing: Sequences) -> None:
     plain = gradients(model, token_log_probs(model, sharing)[0].sum())
     model.activation_checkpointing_enable()
     torch.testing.assert_close(gradients(model.train(), token_log_probs(model, sharing)[0].sum()), plain, atol=1e-5, rtol=1e-5)
