@@ -29,18 +29,23 @@ LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @contextmanager
-def together() -> Iterator[Callable[[Any], Worker]]:
+def together(device: torch.device) -> Iterator[Callable[[Any], Worker]]:
     """Join the processes that were launched with this one; yields how a model is shared among them.
 
+    Args:
+        device: the kind that all work on; of several CUDA devices each process takes its own, unless one is named.
+
     Raises:
-        ConfigError: this process was not launched together with others.
+        ConfigError: this process was not launched together with others, or all of them were told to use one device.
     """
     missing = [name for name in LAUNCHED_BY if name not in os.environ]
     if missing:
         raise ConfigError(f"environment: {', '.join(missing)} missing; start the processes with torchrun, or set unlearn.processes and let us do it")
-    if torch.cuda.is_available():
+    if device.index is not None and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ConfigError(f"unlearn.device: '{device}' is one device for {os.environ['WORLD_SIZE']} processes; write auto, or processes: 1")
+    if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield ShardedWorker
     finally:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..adapters import models
 from ..engine.sharding import LAUNCHED_BY, together
 from ..engine.worker import Worker
 from ..errors import UnlearnError
@@ -41,10 +42,10 @@ def launch(stage: str, processes: int, folder: Path) -> None:
 
 
 @contextmanager
-def sharing() -> Iterator[Callable[[Any], Worker]]:
-    """How a model is shared: among the processes that were started together, or not at all."""
+def sharing(device: str) -> Iterator[Callable[[Any], Worker]]:
+    """How a model is shared: among the processes that were started together, or not at all; `device` as in params.yaml."""
     if not launched():
         yield Worker
         return
-    with together() as share:
+    with together(models.device(device)) as share:
         yield share

@@ -32,7 +32,7 @@ _SETS = ("forget", "retain", "neighbours", "general", "tuning_included", "tuning
 def forget(bench: Workbench, split: Split) -> None:
     """Unlearn, alone or as one of several processes, and write the weights and unlearned.json; only the first of several writes."""
     method = build("methods", bench.params.unlearn.method, where="params.yaml: unlearn.method")
-    with sharing() as share:
+    with sharing(bench.params.unlearn.device) as share:
         machine = machine_for(bench, split, method, share)
         model, tokenizer = adapted_parent(bench, split)
         with progress_bar("unlearning") as show:

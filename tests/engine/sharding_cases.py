@@ -136,7 +136,7 @@ def alone() -> Iterator[Callable[[Any], Worker]]:
 
 
 def main(folder: Path) -> None:
-    with together() if "RANK" in os.environ else alone() as share:
+    with together(torch.device("cpu")) if "RANK" in os.environ else alone() as share:
         found = {**every_method(share), **kinds_of_model(share), **killed_and_resumed(share, folder)}
         if os.environ.get("RANK", "0") == "0":
             torch.save(found, folder / f"of {os.environ.get('WORLD_SIZE', '1')}.pt")

@@ -70,5 +70,12 @@ def test_two_processes_take_up_what_one_left(found: dict[int, dict[str, Any]]) -
 def test_a_process_that_was_not_launched_with_others_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LAUNCHED_BY:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match=r"RANK, WORLD_SIZE, .* missing; start the processes with torchrun"), together():
+    with pytest.raises(ConfigError, match=r"RANK, WORLD_SIZE, .* missing; start the processes with torchrun"), together(torch.device("cpu")):
+        pass
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHED_BY:
+        monkeypatch.setenv(name, "2")
+    with pytest.raises(ConfigError, match=r"unlearn\.device: 'cuda:0' is one device for 2 processes; write auto"), together(torch.device("cuda:0")):
         pass
