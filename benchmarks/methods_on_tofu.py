@@ -43,7 +43,7 @@ KEEP = {"retain_weight": 20.0}
 """As in pipelines/tofu/params.yaml: at the papers' 1 a model of this size loses what it should keep."""
 SETTINGS: Mapping[str, tuple[Mapping[str, Any], Sequence[float], int]] = {
     **dict.fromkeys(("grad_diff", "npo", "sim_npo", "wga", "undial", "dpo", "idk_dpo"), (KEEP, RATES, 5)),
-    "rmu": ({"layer": 1, "trained_layers": 2, "steering": "adaptive", "retain_weight": 100.0}, RATES, 5),
+    "rmu": ({"layer": 1, "trained_layers": 2, "steering": "adaptive", "retain_weight": 30.0}, RATES, 5),
     "grad_ascent": ({}, (1e-4, 3e-4), 5),
     "task_vector": ({}, (3e-4, 1e-3), 1),
     "finetune": ({}, (1e-3,), 1),
@@ -74,9 +74,9 @@ def runs(bench: Workbench, name: str) -> Iterator[Row]:
     cache = ReferenceCache(folder=bench.scratch / "reference", model_digest=split.parent.tensor_digest)
     for rate in rates:
         model, tokenizer = load_parent(bench, split)
-        job = unlearn_job(bench, method, model, tokenizer, Machine(cache=cache))
+        job = unlearn_job(bench, method, model, tokenizer)
         optimiser = replace(job.task.optimiser, learning_rate=rate, epochs=epochs)
-        job = replace(job, task=replace(job.task, optimiser=optimiser), selection=SelectionParams(every=0))
+        job = replace(job, task=replace(job.task, optimiser=optimiser, machine=Machine(cache=cache)), selection=SelectionParams(every=0))
         try:
             done = unlearn(job)
         except DivergedError as error:
@@ -120,7 +120,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     bench = Workbench(folder.resolve())
     split = bench.value(Split, "split")
     model, tokenizer = load_parent(bench, split)
-    tuning = unlearn_job(bench, catalog.build("methods", "grad_diff", where="benchmark"), model, tokenizer, Machine()).tuning
+    tuning = unlearn_job(bench, catalog.build("methods", "grad_diff", where="benchmark"), model, tokenizer).tuning
     parent = looked(tuning, model, bench)
     print("| method | learning rate | steps | forget10 word for word | probability | tuning AUC | retained word for word | general | s |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,8 @@ def _decode_scalar(hint: Any, raw: Any, where: str, complaints: list[str]) -> An
     if hint is type(None) and raw is None:
         return None
     if isinstance(hint, type) and isinstance(raw, hint) and not (isinstance(raw, bool) and hint is not bool):
+        if isinstance(raw, float) and not math.isfinite(raw):
+            complaints.append(f"{where}: expected a finite number, found {raw}")
         return raw
     complaints.append(f"{where}: expected {_name(hint)}, found {_shown(raw)}")
     return None

@@ -107,7 +107,8 @@ class Needs:
     floors: bool = False
     """How strange each forgotten answer should become: the loss of the same record about a person never trained on."""
     answer_states: frozenset[Side] = frozenset()
-    """Sides whose whole predictive distributions the parent must give, kept as last hidden states (the vocabulary is never stored)."""
+    """Sides whose whole predictive distributions the parent must give, kept as last hidden states; as logits where an architecture does more than
+    apply its head to them (those outside `engine.forward.PLAIN_HEADS`), which takes as much room as the vocabulary is large."""
     prompts_too: bool = False
     """Whether `answer_states` covers the prompt's tokens as well; see `engine.forward.with_prompts`."""
     layer: int | None = None

@@ -65,7 +65,11 @@ class Case:
         batches = batches_of(self.rows, self.sets, token_budget)
         chosen = [each for each in batches if not sides or ("retain" if each.forget is None else "forget") in sides]
         with private_randomness(0), reported(f"{self.words}the loss fails"):
-            return [self.method.loss(self.model, each, self.reference) for each in chosen]
+            found = [self.method.loss(self.model, each, self.reference) for each in chosen]
+        wrong = [type(each).__name__ for each in found if not isinstance(each, Tensor) or each.ndim]
+        if wrong:
+            raise LawBrokenError(f"{self.words}the loss is a {wrong[0]}, expected a tensor without dimensions")
+        return found
 
     def gradients(self, total: Tensor) -> dict[str, Tensor]:
         """Of every parameter that may change; zeros where the loss does not reach it.
@@ -188,8 +192,9 @@ def choices(component: str | type) -> Iterator[tuple[str, Any]]:
 
 
 def needs_of(method: Any) -> Needs:
-    """What a loss method needs; nothing special where the method brings its own steps."""
-    return method.needs if isinstance(method, LossMethod) else Needs()
+    """What a method needs; one with its own steps may say so too, if it wraps another."""
+    needs: Needs = getattr(method, "needs", Needs())
+    return needs
 
 
 def may_change(needs: Needs, name: str) -> bool:

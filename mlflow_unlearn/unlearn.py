@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from .config import SelectionParams
 from .engine.examples import require_fit
+from .engine.memory import ran_out
 from .engine.selection import Selection, TuningSets
 from .engine.unlearning import forget_by_loss
-from .errors import ConfigError, DataError, DivergedError
+from .errors import ConfigError, DataError, DivergedError, UnlearnError
 from .protocols import LossMethod, Progress, StepsMethod, Task
 
 ALL_DONE = "all epochs done"
@@ -74,10 +75,19 @@ def unlearn(job: UnlearnJob, on_progress: Callable[[Progress], None] | None = No
         if selection is None or selection.best is None:
             raise
         log.stopped = f"diverged: {error}"
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise UnlearnError(f"out of memory: {error}; use unlearn.lora, dtype: bfloat16 or more processes in params.yaml") from error
     kept = len(log.losses)
     if selection is not None and selection.best is not None:
         kept = selection.best.step
         selection.restore()
+        if excess := selection.excess(selection.best):
+            log.notes.append(
+                f"no step looked at kept utility: step {kept} exceeds the margin by {excess:.3f} nats per token on watched retained records, the "
+                "others by more; raise the method's retain_weight or lower optimiser.learning_rate"
+            )
     seconds = time.monotonic() - started
     return UnlearnRun(steps=len(log.losses), kept_step=kept, seconds=seconds, stopped=log.stopped, losses=tuple(log.losses), notes=tuple(log.notes))
 
@@ -95,9 +105,9 @@ class _Log:
 
 
 def _steps(job: UnlearnJob, selection: Selection | None) -> Iterator[Progress]:
-    if isinstance(job.method, StepsMethod):
-        return job.method.steps(job.task)
-    return forget_by_loss(job.task, job.method, selection)
+    if isinstance(job.method, LossMethod):
+        return forget_by_loss(job.task, job.method, selection)
+    return job.method.steps(job.task)
 
 
 def _notes(job: UnlearnJob, selection: Selection | None) -> list[str]:
@@ -106,6 +116,8 @@ def _notes(job: UnlearnJob, selection: Selection | None) -> list[str]:
         notes.append(f"{forget} records to forget and only {retain} to retain: each retained one is drawn about {forget / retain:.1f} times an epoch")
     if selection is not None and job.selection.every and not (job.tuning.included and job.tuning.excluded):
         notes.append("no tuning canaries: nothing could be seen of how far the forgetting went, so the run does not stop early")
+    if selection is not None and job.selection.every and not job.tuning.kept:
+        notes.append("too few retained records to watch some that no verdict measures: a step that damages what is retained is not told apart")
     return notes
 
 
@@ -117,6 +129,14 @@ def _require_sound(job: UnlearnJob) -> None:
         raise DataError(f"unlearn: found {len(task.swapped)} swapped records for {len(task.forget)} forget records; run the split stage again")
     if not isinstance(job.method, LossMethod | StepsMethod):
         raise ConfigError(f"unlearn: {type(job.method).__name__} has neither `loss` nor `steps`; see CONTRIBUTING on adding a method")
-    sets = {"forget": task.forget, "retain": task.retain, "alternatives": task.alternatives, "tuning canaries": job.tuning.excluded}
+    sets = {
+        "forget": task.forget,
+        "retain": task.retain,
+        "alternatives": task.alternatives,
+        "swapped records": [twin for twin in task.swapped if twin is not None],
+        "strangers": task.strangers,
+        "tuning canaries": [*job.tuning.included, *job.tuning.excluded],
+        "watched records": job.tuning.kept,
+    }
     for name, examples in sets.items():
         require_fit(task.model, examples, f"unlearn: {name}")

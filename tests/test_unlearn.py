@@ -172,6 +172,7 @@ def test_what_a_reader_should_know_is_noted(job: UnlearnJob) -> None:
     assert run.notes == (
         "8 records to forget and only 2 to retain: each retained one is drawn about 4.0 times an epoch",
         "no tuning canaries: nothing could be seen of how far the forgetting went, so the run does not stop early",
+        "too few retained records to watch some that no verdict measures: a step that damages what is retained is not told apart",
     )
 
 
@@ -184,5 +185,7 @@ def test_unsound_jobs_are_refused(job: UnlearnJob) -> None:
         unlearn(changed(job, retain=[Example(tokens=(3,) * 40, prompt_length=1)]))
     with pytest.raises(DataError, match="retain: found token id 32, the model knows 32 tokens"):
         unlearn(changed(job, retain=[Example(tokens=(3, 32), prompt_length=1)]))
+    with pytest.raises(DataError, match="watched records: found token id 32"):
+        unlearn(replace(job, tuning=TuningSets(kept=[Example(tokens=(3, 32), prompt_length=1)], pad=0)))
     with pytest.raises(ConfigError, match="has neither `loss` nor `steps`"):
         unlearn(replace(job, method=Claim.EXACT))  # type: ignore[arg-type]

@@ -32,6 +32,8 @@ class Checkpoint:
     """Padded tokens in a micro-batch; smaller than asked for once memory ran out."""
     history: tuple[Mapping[str, float], ...]
     """Named values of each step so far."""
+    notes: tuple[str, ...] = ()
+    """What has been said about the run so far."""
     selection: Mapping[str, Any] = field(default_factory=dict)
     """What the selection of the best step remembers."""
 
@@ -56,9 +58,9 @@ class Checkpoints:
         """The latest state of this very run; None if there is none, or what is there belongs to another run or cannot be read."""
         try:
             kept = torch.load(self._path, map_location="cpu", weights_only=True)
-        except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return Checkpoint(**kept["state"]) if kept["run"] == self.run else None
+        except (FileNotFoundError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError):
             return None
-        return Checkpoint(**kept["state"]) if kept["run"] == self.run else None
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the state.

@@ -30,6 +30,9 @@ LossOf = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 TARGET_MET = "target met"
 
+RANK_SEEDS = 1_000_003
+"""Between the seeds of two processes: their rows get dropout of their own."""
+
 log = logging.getLogger(__name__)
 
 
@@ -113,6 +116,9 @@ class _Run:
         self.history: list[Mapping[str, float]] = []
         self.done = 0
         self.notes: list[str] = []
+        """Not yet reported."""
+        self.said: list[str] = []
+        """All so far."""
         machine = descent.machine
         set_activation_checkpointing(worker.model, machine.activation_checkpointing, self.budget, machine.dtype)
 
@@ -127,11 +133,13 @@ class _Run:
         self.worker.restore(kept.weights)
         self.worker.restore_optimiser(self.optimiser, kept.optimiser)
         self.budget, self.history, self.done = kept.token_budget, list(kept.history), kept.step
+        self.said = list(kept.notes)
         if selection:
             selection.begin(self.worker, kept.selection)
         self._note(f"taken up after step {kept.step}")
+        notes, self.notes = tuple(self.said), []
         for step, losses in enumerate(kept.history, start=1):
-            yield Progress(step=step, steps=self.descent.steps, losses=losses)
+            yield Progress(step=step, steps=self.descent.steps, losses=losses, notes=notes if step == 1 else ())
 
     def step(self, step: int, rows: StepRows, loss_of: LossOf) -> Progress:
         """One optimiser step, a look at the tuning data where one is due, a checkpoint where one is due."""
@@ -161,6 +169,11 @@ class _Run:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not ran_out(error):
                     raise
+                if self.worker.size > 1:  # the others are waiting inside another step
+                    raise UnlearnError(
+                        f"out of memory in one of {self.worker.size} processes with micro-batches of {self.budget} padded tokens; lower "
+                        "optimiser.token_budget in params.yaml"
+                    ) from error
                 self._halve(rows, error)
 
     def _accumulate(self, step: int, rows: StepRows, loss_of: LossOf) -> dict[str, float]:
@@ -168,7 +181,7 @@ class _Run:
         worker, device = self.worker, device_of(self.worker)
         losses: dict[str, float] = defaultdict(float)
         worker.train()
-        with private_randomness(self.descent.seed + step):
+        with private_randomness(self.descent.seed + step + RANK_SEEDS * worker.rank):
             for batch in batches_of(rows, self.descent.sets, self.budget * worker.size):
                 part, counts = worker.part(batch)
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.descent.machine.dtype == "bfloat16"):
@@ -184,7 +197,8 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        longest = max(len(batch.input_ids[0]) for each in batches_of(rows, self.descent.sets, 1) if (batch := each.forget or each.retain))
+        sides = [(each.forget or each.retain, each.alternative) for each in batches_of(rows, self.descent.sets, 1)]
+        longest = max(sum(side.input_ids.shape[1] for side in pair if side is not None) for pair in sides)
         if self.budget <= longest:
             raise UnlearnError(
                 f"out of memory with a single record of {longest} tokens in the micro-batch ({type(error).__name__}); use unlearn.lora, "
@@ -195,14 +209,14 @@ class _Run:
 
     def _look(self, step: int, losses: dict[str, float]) -> str | None:
         selection = self.descent.selection
-        if selection is None or not selection.due(step):
+        if selection is None or not selection.due(step, self.descent.steps):
             return None
         losses |= selection.look(self.worker, step).values()
-        return TARGET_MET if self.worker.decided(selection.target_met()) else None
+        return TARGET_MET if selection.target_met() else None
 
     def _keep(self, step: int) -> None:
         checkpoints, selection = self.descent.machine.checkpoints, self.descent.selection
-        if checkpoints is None or not self.worker.decided(checkpoints.due()):
+        if checkpoints is None or not self.worker.said(checkpoints.due()):
             return
         state = Checkpoint(
             step=step,
@@ -210,6 +224,7 @@ class _Run:
             optimiser=self.worker.optimiser_state(self.optimiser),
             token_budget=self.budget,
             history=tuple(self.history),
+            notes=tuple(self.said),
             selection=selection.state() if selection else {},
         )
         if self.worker.rank == 0:
@@ -218,6 +233,7 @@ class _Run:
     def _note(self, text: str) -> None:
         log.warning(text)
         self.notes.append(text)
+        self.said.append(text)
 
 
 def _adamw(worker: Worker, settings: OptimiserParams) -> torch.optim.AdamW:

@@ -61,8 +61,8 @@ def require_fit(model: Any, examples: Sequence[Example], where: str) -> None:
 
 
 def answer_tokens(examples: Sequence[Example]) -> int:
-    """How many tokens carry loss; a sequence classifier's record counts one."""
-    return sum(1 if example.label is not None else len(example.tokens) - example.prompt_length for example in examples)
+    """How many tokens carry loss; a sequence classifier's record counts one, and nothing predicts a record's first token."""
+    return sum(1 if example.label is not None else len(example.tokens) - max(1, example.prompt_length) for example in examples)
 
 
 def device_of(model: torch.nn.Module) -> torch.device:

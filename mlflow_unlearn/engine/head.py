@@ -8,7 +8,7 @@ its kernels).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +32,16 @@ class Teacher:
 
     states: Tensor
     """(tokens, width) of the parent, no gradient."""
-    head: Callable[[Tensor], Tensor]
+    head: torch.nn.Module
     """Turns them into the parent's logits."""
     penalties: Tensor | None = None
     """(tokens,) subtracted from the logit of each true token; None subtracts nothing."""
 
-    def log_probs(self, piece: slice, targets: Tensor) -> Tensor:
-        """(piece, vocabulary) log-probabilities in nats, float32."""
+    def log_probs(self, piece: slice, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        """(piece, vocabulary) log-probabilities in nats, float32, of products in `dtype`: the same whether asked on the way there or back."""
         with torch.no_grad():
-            logits = self.head(self.states[piece]).float()
+            head, states = self.head, self.states[piece]
+            logits = _logits(states, head.weight, head.bias, dtype) if type(head) is torch.nn.Linear else head(states).float()
             if self.penalties is not None:
                 logits = logits.scatter_add(1, targets[piece, None], -self.penalties[piece, None].to(logits.dtype))
             return logits.log_softmax(-1)
@@ -83,7 +84,9 @@ def taught(model: torch.nn.Module, rows: Sequences, teacher: Teacher) -> Tensor:
 def divergences(model: torch.nn.Module, rows: Sequences, teacher: Teacher) -> Tensor:
     """(tokens,) Kullback-Leibler divergence KL(teacher || model) at every token that carries loss, with gradient to the model; nats."""
     at = answer_states(model, rows)
-    entropies = torch.cat([_entropy(teacher.log_probs(piece, at.targets)) for piece in _pieces(at.states, at.head, at.targets)])
+    entropies = torch.cat(
+        [_entropy(teacher.log_probs(piece, at.targets, _arithmetic(at.states))) for piece in _pieces(at.states, at.head, at.targets)]
+    )
     return cross_entropy(at.head, at.states, at.targets, teacher) - entropies
 
 
@@ -130,7 +133,7 @@ def _plain(head: torch.nn.Module, states: Tensor, targets: Tensor, teacher: Teac
     logits = head(states[piece]).float()
     if teacher is None:
         return functional.cross_entropy(logits, targets[piece], reduction="none")
-    cross: Tensor = -(teacher.log_probs(piece, targets).exp() * logits.log_softmax(-1)).sum(-1)
+    cross: Tensor = -(teacher.log_probs(piece, targets, _arithmetic(states)).exp() * logits.log_softmax(-1)).sum(-1)
     return cross
 
 
@@ -145,7 +148,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for piece in pieces:
             logits = _logits(states[piece], weight, bias, dtype)
             normaliser = logits.logsumexp(-1)
-            losses.append(normaliser - _expected(logits, targets, teacher, piece))
+            losses.append(normaliser - _expected(logits, targets, teacher, piece, dtype))
             kept = (logits, normaliser) if len(pieces) == 1 else None
         ctx.save_for_backward(states, weight, bias, targets, *(kept or ()))
         ctx.teacher, ctx.dtype = teacher, dtype
@@ -161,7 +164,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             for piece in _pieces(states, weight, targets):
                 logits, normaliser = kept or _again(states[piece], weight, bias, ctx.dtype)
-                error = _error(logits, normaliser, targets, ctx.teacher, piece).mul_(upstream[piece, None]).to(ctx.dtype)
+                error = _error(logits, normaliser, targets, ctx.teacher, piece, ctx.dtype).mul_(upstream[piece, None]).to(ctx.dtype)
                 if of_states is not None:
                     of_states[piece] = error @ weight.to(ctx.dtype)
                 if of_weight is not None:
@@ -182,20 +185,20 @@ def _again(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dty
     return logits, logits.logsumexp(-1)
 
 
-def _expected(logits: Tensor, targets: Tensor, teacher: Teacher | None, piece: slice) -> Tensor:
+def _expected(logits: Tensor, targets: Tensor, teacher: Teacher | None, piece: slice, dtype: torch.dtype) -> Tensor:
     """(piece,) the logit expected under the target distribution."""
     if teacher is None:
         return logits.gather(1, targets[piece, None])[:, 0]
-    return (teacher.log_probs(piece, targets).exp_() * logits).sum(-1)
+    return (teacher.log_probs(piece, targets, dtype).exp_() * logits).sum(-1)
 
 
-def _error(logits: Tensor, normaliser: Tensor, targets: Tensor, teacher: Teacher | None, piece: slice) -> Tensor:
+def _error(logits: Tensor, normaliser: Tensor, targets: Tensor, teacher: Teacher | None, piece: slice, dtype: torch.dtype) -> Tensor:
     """(piece, vocabulary) softmax minus target distribution."""
     probabilities = (logits - normaliser[:, None]).exp_()
     if teacher is None:
         probabilities[torch.arange(len(probabilities), device=probabilities.device), targets[piece]] -= 1.0
         return probabilities
-    return probabilities.sub_(teacher.log_probs(piece, targets).exp_())
+    return probabilities.sub_(teacher.log_probs(piece, targets, dtype).exp_())
 
 
 def _arithmetic(states: Tensor) -> torch.dtype:

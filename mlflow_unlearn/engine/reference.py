@@ -15,7 +15,7 @@ import torch
 from ..protocols import Batch, Example, Needs, Reference, Sequences, Side, View
 from .batches import Sets, StepRows, micro_batches
 from .examples import device_of
-from .forward import answer_states, head_of, with_prompts
+from .forward import answer_states, head_of, unwrapped, with_prompts
 from .head import answer_log_probs
 from .layers import first_trainable_layer, kept_layers
 from .machine import Machine
@@ -188,7 +188,14 @@ class _Oracle:
 
     def _kept(self, what: str, examples: Sequence[Example], compute: Callable[[], Tensors]) -> Tensors:
         cache = self.machine.cache
-        return cache.get(f"{what} {self.machine.dtype}", examples, compute) if cache else compute()
+        return cache.get(f"{what} {self._circumstances}", examples, compute) if cache else compute()
+
+    @property
+    def _circumstances(self) -> str:
+        """What else the parent's words depend on: precision of weights and of arithmetic, kind of device, torch, and the model's configuration."""
+        model = unwrapped(self.worker.model)
+        weights, device = next(model.parameters()).dtype, device_of(self.worker).type
+        return f"{weights} {self.machine.dtype} {device} {torch.__version__} {model.config.to_json_string(use_diff=False)}"
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(device_of(self.worker).type, dtype=torch.bfloat16, enabled=self.machine.dtype == "bfloat16")

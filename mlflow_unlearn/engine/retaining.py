@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from ..errors import ConfigError
-from ..protocols import Batch, Needs, Reference, View
+from ..protocols import Batch, Needs, Reference, Sequences, View
 from .forward import with_prompts
 from .head import Teacher, divergences, retain_nll
 
@@ -24,7 +25,8 @@ class Keeping:
 
     `kl` is KL(parent || model), "KL minimization" in Maini et al. 2024, "TOFU" (arXiv:2401.06121), section 3. Here it is the mean over the answer
     tokens of the optimiser batch. With published_code it is the mean over all tokens, prompts included, as the leading toolkit takes it
-    (locuslab/open-unlearning, src/trainer/utils.py at d3d7cf9); that code counts padding too, which depends on who shares a batch and is left out.
+    (locuslab/open-unlearning, src/trainer/utils.py at d3d7cf9). That code also counts each row's last place, which predicts nothing, and padding,
+    which depends on who shares a batch: both are left out here.
     """
 
     retain: Retain = "nll"
@@ -32,8 +34,10 @@ class Keeping:
     normalization: Normalization = "paper"
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ConfigError("retain_weight must not be below zero")
+        if self.retain not in get_args(Retain) or self.normalization not in get_args(Normalization):
+            raise ConfigError(f"retain must be one of {_words(Retain)} and normalization one of {_words(Normalization)}")
+        if not 0 <= self.weight < math.inf:
+            raise ConfigError("retain_weight must not be below zero and must be finite")
 
     def needs(self, needs: Needs) -> Needs:
         """What the forget side needs, and what this side needs too."""
@@ -53,10 +57,15 @@ class Keeping:
         rows = batch.retain
         if self.retain == "nll" or rows is None:
             return self.weight * retain_nll(model, batch)
-        everywhere = self.normalization == "published_code"
+        everywhere = counts_prompts(rows, self.normalization)
         tokens = batch.retain_sequence_tokens if everywhere else batch.retain_tokens
         values = divergences(model, with_prompts(rows) if everywhere else rows, parent_of(reference.retain, reference, rows.index))
         return self.weight * values.sum() / tokens
+
+
+def counts_prompts(rows: Sequences, normalization: Normalization) -> bool:
+    """Whether distributions over prompt tokens count; a sequence classifier has one distribution a record and none there."""
+    return normalization == "published_code" and rows.classes is None
 
 
 def parent_of(view: View, reference: Reference, index: torch.Tensor, penalties: torch.Tensor | None = None) -> Teacher:
@@ -68,3 +77,7 @@ def parent_of(view: View, reference: Reference, index: torch.Tensor, penalties: 
     if view.answer_states is None or reference.head is None:
         raise ConfigError("needs the parent's states, found none; name the side in Needs.answer_states and compute a reference")
     return Teacher(states=view.answer_states.rows(index), head=reference.head, penalties=penalties)
+
+
+def _words(choices: object) -> str:
+    return ", ".join(get_args(choices))

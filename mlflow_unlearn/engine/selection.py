@@ -23,6 +23,9 @@ from ..protocols import Example
 from .reference import mean_losses
 from .worker import Worker
 
+LOOKS = 5
+"""A short run is looked at this often, whatever `every` says: in a few steps everything can be over."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuningSets:
@@ -71,14 +74,16 @@ class Selection:
         """Look at the parent, or go on from a checkpoint's state."""
         self.worker = worker
         if state is None:
-            self.looks = [self._look(worker, 0)]
+            self.looks = [worker.said(self._look(worker, 0))]
         else:
             self.looks = [Look(**look) for look in state["looks"]]
             self.best, self.weights = (Look(**state["best"]) if state["best"] else None), state["weights"]
 
-    def due(self, step: int) -> bool:
-        """Whether to look after this step."""
-        return self.params.every > 0 and step % self.params.every == 0
+    def due(self, step: int, steps: int) -> bool:
+        """Whether to look after this step of so many: every few, at least LOOKS times in a run, and after the last."""
+        if not self.params.every:
+            return False
+        return step == steps or step % max(1, min(self.params.every, steps // LOOKS)) == 0
 
     def look(self, worker: Worker, step: int) -> Look:
         """Look at the model after `step`, and keep its weights if it is the best so far.
@@ -86,7 +91,7 @@ class Selection:
         Raises:
             DivergedError: on retained records the model is worse than one that guesses at random.
         """
-        look = self._look(worker, step)
+        look = worker.said(self._look(worker, step))  # one process decides: a difference in the last bit must not send two of them different ways
         self._require_sane(look, worker)
         self.looks.append(look)
         if self.best is None or self._order(look) < self._order(self.best):
@@ -96,7 +101,7 @@ class Selection:
     def target_met(self) -> bool:
         """Whether the last look found the tuning canaries no better known than never-seen ones, and utility kept."""
         last = self.looks[-1]
-        return last.step > 0 and last.auc is not None and last.auc <= self.params.forget_target and not self._excess(last)
+        return last.step > 0 and last.auc is not None and last.auc <= self.params.forget_target and not self.excess(last)
 
     def state(self) -> dict[str, Any]:
         """What to keep in a checkpoint."""
@@ -111,27 +116,27 @@ class Selection:
     def _look(self, worker: Worker, step: int) -> Look:
         tuning, auc = self.tuning, None
         if tuning.included and tuning.excluded:
-            included, excluded = (self._losses(worker, canaries, step) for canaries in (tuning.included, tuning.excluded))
-            auc = stats.area(-included, -excluded).value
-        kept = float(self._losses(worker, tuning.kept, step).mean()) if tuning.kept else None
+            included, excluded = (self._losses(worker, canaries) for canaries in (tuning.included, tuning.excluded))
+            auc = stats.area(-included, -excluded).value if np.isfinite([*included, *excluded]).all() else math.nan
+        kept = float(self._losses(worker, tuning.kept).mean()) if tuning.kept else None
         return Look(step=step, auc=auc, kept_loss=kept)
 
-    def _losses(self, worker: Worker, examples: Sequence[Example], step: int) -> NDArray[np.float64]:
+    def _losses(self, worker: Worker, examples: Sequence[Example]) -> NDArray[np.float64]:
         losses: NDArray[np.float64] = mean_losses(worker, examples, self.tuning.pad).double().cpu().numpy()
-        if not np.isfinite(losses).all():
-            raise DivergedError(f"step {step}: the model's losses are no longer numbers; lower optimiser.learning_rate in params.yaml")
         return losses
 
     def _order(self, look: Look) -> tuple[float, float]:
-        return self._excess(look), abs(look.auc - 0.5) if look.auc is not None else -float(look.step)
+        return self.excess(look), abs(look.auc - 0.5) if look.auc is not None else -float(look.step)
 
-    def _excess(self, look: Look) -> float:
+    def excess(self, look: Look) -> float:
         """By how much the look misses the margin of utility, nats per token."""
         if look.kept_loss is None or (before := self.looks[0].kept_loss) is None:
             return 0.0
         return max(0.0, look.kept_loss - before - self.params.utility_margin)
 
     def _require_sane(self, look: Look, worker: Worker) -> None:
+        if any(value is not None and not math.isfinite(value) for value in (look.auc, look.kept_loss)):
+            raise DivergedError(f"step {look.step}: the model's losses are no longer numbers; lower optimiser.learning_rate in params.yaml")
         if look.kept_loss is None or (before := self.looks[0].kept_loss) is None:
             return
         uniform = math.log(worker.model.config.vocab_size)

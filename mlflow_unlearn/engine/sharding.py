@@ -22,7 +22,7 @@ from ..errors import ConfigError
 from ..protocols import Batch, Sequences
 from .examples import device_of
 from .layers import decoder_layers
-from .worker import Worker
+from .worker import T, Worker
 
 LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
@@ -83,11 +83,11 @@ class ShardedWorker(Worker):
         dist.all_reduce(total)
         return dict(zip(names, total.tolist(), strict=True))
 
-    def decided(self, flag: bool) -> bool:
-        """What rank 0 decides, known to all."""
-        said = torch.tensor([flag], dtype=torch.int64, device=device_of(self))
-        dist.broadcast(said, 0)
-        return bool(said.item())
+    def said(self, value: T) -> T:
+        """Rank 0's value, known to all."""
+        box = [value]
+        dist.broadcast_object_list(box, 0)
+        return box[0]
 
     def clip(self, most: float) -> float:
         """Scale all gradients down to the global norm `most` if it is larger; returns the norm before."""
@@ -101,7 +101,7 @@ class ShardedWorker(Worker):
     def restore(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Put back what `trained` gave rank 0."""
         with torch.no_grad():
-            for name in self._said(sorted(weights)):
+            for name in self.said(sorted(weights)):
                 parameter = self.model.get_parameter(name)
                 parameter.copy_(_scattered(weights.get(name), parameter))
 
@@ -119,12 +119,12 @@ class ShardedWorker(Worker):
         """Put back what `optimiser_state` gave rank 0, whoever many processes wrote it."""
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         moments = state.get("state", {})
-        names = self._said([(i, name, value.ndim) for i, each in moments.items() for name, value in each.items()])
+        names = self.said([(i, name, value.ndim) for i, each in moments.items() for name, value in each.items()])
         local: dict[int, dict[str, torch.Tensor]] = {}
         for i, name, dimensions in names:
             value = moments.get(i, {}).get(name)
-            local.setdefault(i, {})[name] = _scattered(value, parameters[i]) if dimensions else self._said(value)
-        optimiser.load_state_dict({"state": local, "param_groups": self._said(state.get("param_groups"))})
+            local.setdefault(i, {})[name] = _scattered(value, parameters[i]) if dimensions else self.said(value)
+        optimiser.load_state_dict({"state": local, "param_groups": self.said(state.get("param_groups"))})
 
     def _gathered(self, values: Mapping[Any, Any]) -> dict[Any, torch.Tensor]:
         """Whole copies of sharded tensors on the processor of rank 0; every process has to take part in each."""
@@ -134,12 +134,6 @@ class ShardedWorker(Worker):
             if self.rank == 0:
                 whole[name] = full.cpu().clone()
         return whole
-
-    def _said(self, value: Any) -> Any:
-        """Rank 0's value, known to all."""
-        box = [value]
-        dist.broadcast_object_list(box, 0)
-        return box[0]
 
 
 def whole(model: Any) -> dict[str, torch.Tensor]:

@@ -36,9 +36,9 @@ class Worker(torch.nn.Module):
         """Values added up over the processes."""
         return dict(values)
 
-    def decided(self, flag: bool) -> bool:
-        """What rank 0 decides, known to all."""
-        return flag
+    def said(self, value: T) -> T:
+        """Rank 0's value, known to all."""
+        return value
 
     def clip(self, most: float) -> float:
         """Scale all gradients down to the global norm `most` if it is larger; returns the norm before, 2-norm over all parameters."""

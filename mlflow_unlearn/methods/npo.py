@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,8 +45,8 @@ class NPO:
 
     def __post_init__(self) -> None:
         _ = self.keeping  # refuses what is out of range
-        if self.beta <= 0:
-            raise ConfigError("beta must be above zero")
+        if not 0 < self.beta < math.inf:
+            raise ConfigError("beta must be above zero and finite")
 
     @property
     def keeping(self) -> Keeping:

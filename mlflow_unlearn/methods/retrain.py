@@ -77,7 +77,13 @@ def _start_again(model: Any, origin: str, seed: int) -> None:
             fresh = type(model)(model.config)
     else:
         fresh = _base(type(model), origin)
-    model.load_state_dict(fresh.state_dict())
+    try:
+        model.load_state_dict(fresh.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"retrain: base '{origin}' does not have the parent's shapes ({str(error).splitlines()[-1].strip()}); set unlearn.method.base to the "
+            "model that the parent was trained from, with the same vocabulary"
+        ) from error
 
 
 def _base(architecture: Any, origin: str) -> Any:

@@ -102,6 +102,8 @@ class RMU:
 
     def _distance(self, states: Tensor, target: Tensor, rows: Sequences, records: int) -> Tensor:
         """Scalar: these rows' share of the mean squared distance over all `records` of a side."""
+        if rows.classes is not None and self.tokens == "answers":
+            raise ConfigError("rmu: a sequence classifier's records have no answer tokens; set unlearn.method.tokens to all")
         counted = rows.attention_mask if self.tokens == "all" else rows.labels != IGNORED
         lengths = counted.sum(1).clamp(min=1)
         squares: Tensor = (states.float() - target.float()).square()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +25,8 @@ class WGA:
     Paper: Wang et al. 2025, "Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go Beyond" (arXiv:2502.19301), where it has this name.
 
     Does not guarantee that anything is removed from the weights. A token at probability p pulls with p^alpha: one that is nearly forgotten is hardly
-    pushed, and comes back as easily. At alpha 0 it is gradient difference and has no lower bound. Published code averages per micro-batch.
+    pushed, and comes back as easily. At alpha 0 it is gradient difference and has no lower bound. Published code averages per micro-batch;
+    the authors' (tmlr-group/G-effect, dataloader.py at ef368ee) calls the exponent beta and sets it to 5 where nothing is said.
     """
 
     claim: ClassVar[Claim] = Claim.APPROXIMATE
@@ -40,8 +42,8 @@ class WGA:
 
     def __post_init__(self) -> None:
         _ = self.keeping  # refuses what is out of range
-        if self.alpha < 0:
-            raise ConfigError("alpha must not be below zero")
+        if not 0 <= self.alpha < math.inf:
+            raise ConfigError("alpha must not be below zero and must be finite")
 
     @property
     def keeping(self) -> Keeping:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +16,9 @@ from ..adapters import models
 from ..engine.sharding import LAUNCHED_BY, together
 from ..engine.worker import Worker
 from ..errors import UnlearnError
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
 
 
 def launched() -> bool:
@@ -36,9 +41,15 @@ def launch(stage: str, processes: int, folder: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED_BY}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     command = [*launcher, "-m", f"{__package__.split('.')[0]}.cli", "stage", stage]
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False, preexec_fn=_end_with_parent)
     if done.returncode:
         raise UnlearnError(f"stage {stage}: one of {processes} processes ended with an error, which stands above; the others were stopped")
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process when the stage that started it is killed (Linux; elsewhere nothing is done)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

@@ -22,11 +22,14 @@ _MEASURED = ("requested", "retain", "neighbours", "general", "holdout", "audit_i
 
 
 def in_keyed_order(retain: Sequence[Record]) -> Sequence[Record]:
-    """Retained records about people, else all of them, as they lie in the set: sorted by keyed tag, which is as good as drawn.
-
-    The verdict looks at the first `evaluate.retain_sample` of them; choosing the best step looks at others.
-    """
+    """Retained records about people, else all of them, as they lie in the set: sorted by keyed tag, which is as good as drawn."""
     return [record for record in retain if record.subject is not None] or retain
+
+
+def watched_retain(retain: Sequence[Record], most: int) -> Sequence[Record]:
+    """Retained records that choosing the best step may look at: the last in keyed order, at most a quarter. No verdict measures them."""
+    ordered = in_keyed_order(retain)
+    return ordered[len(ordered) - min(most, len(ordered) // 4) :]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class RawSets:
         sets: dict[str, Sequence[Record]] = {name: read_set(bench.sets, name) for name in SETS}
         params = bench.params.evaluate
         sets["retain_all"] = sets["retain"]
-        sets["retain"] = in_keyed_order(sets["retain"])[: params.retain_sample]
+        watched = {record.tag for record in watched_retain(sets["retain"], bench.params.unlearn.selection.kept_sample)}
+        sets["retain"] = [record for record in in_keyed_order(sets["retain"]) if record.tag not in watched][: params.retain_sample]
         sets["neighbours"] = sets["neighbours"][: params.neighbour_sample]
         for name in _PARAPHRASED:
             reworded = [replace(record, prompt=record.paraphrase) for record in sets[name] if record.paraphrase]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 
 from ..records import Split, Unlearned
-from .launching import launch, launched
-from .unlearning import forget, said
+from .launching import is_first, launch, launched
+from .unlearning import forget, said, sweep
 from .workbench import NO_REQUEST, Workbench
 
 
@@ -17,8 +17,10 @@ def run(bench: Workbench) -> str:
         shutil.rmtree(bench.scratch, ignore_errors=True)
         return NO_REQUEST
     processes = bench.params.unlearn.processes
+    if not launched():
+        sweep(bench)
     if processes > 1 and not launched():
         launch("unlearn", processes, bench.folder)
     else:
         forget(bench, bench.value(Split, "split"))
-    return said(bench.value(Unlearned, "unlearned"))
+    return said(bench.value(Unlearned, "unlearned")) if is_first() else ""

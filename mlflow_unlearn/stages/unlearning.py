@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..adapters import models
@@ -17,13 +19,13 @@ from ..engine.reference_cache import ReferenceCache
 from ..engine.selection import TuningSets
 from ..engine.sharding import whole
 from ..engine.worker import Worker
-from ..protocols import Example, LossMethod, Record, Task
+from ..protocols import Example, Record, Task
 from ..records import Split, Unlearned
 from ..unlearn import UnlearnJob, UnlearnRun, unlearn
 from .alternatives import alternatives
 from .jobs import load_parent
 from .launching import is_first, launched, sharing
-from .scoring import in_keyed_order
+from .scoring import watched_retain
 from .workbench import Workbench, body, progress_bar
 
 _SETS = ("forget", "retain", "neighbours", "general", "tuning_included", "tuning_excluded")
@@ -33,10 +35,11 @@ def forget(bench: Workbench, split: Split) -> None:
     """Unlearn, alone or as one of several processes, and write the weights and unlearned.json; only the first of several writes."""
     method = build("methods", bench.params.unlearn.method, where="params.yaml: unlearn.method")
     with sharing(bench.params.unlearn.device) as share:
-        machine = machine_for(bench, split, method, share)
         model, tokenizer = adapted_parent(bench, split)
+        job = unlearn_job(bench, method, model, tokenizer)
+        machine = machine_for(bench, split, job, share)
         with progress_bar("unlearning") as show:
-            done = unlearn(unlearn_job(bench, method, model, tokenizer, machine), show)
+            done = unlearn(replace(job, task=replace(job.task, machine=machine)), show)
         model = unadapted(bench, split, model)
     if not is_first():
         return
@@ -46,13 +49,19 @@ def forget(bench: Workbench, split: Split) -> None:
         machine.checkpoints.clear()
 
 
+def sweep(bench: Workbench) -> None:
+    """Remove what killed runs left half written."""
+    for aside in bench.scratch.rglob(".aside.*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def said(record: Unlearned) -> str:
     """One line for the user, and what else should be known."""
     how = f"step {record.kept_step} of {record.steps} kept after {record.seconds:.0f} s, {record.stopped}"
     return "\n".join([f"{record.method['name']}: {how}", *record.notes])
 
 
-def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any, machine: Machine) -> UnlearnJob:
+def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any) -> UnlearnJob:
     """The sets in the model's tokens. Tuning data are canaries of the tuning pool and retained records that the verdict will not look at."""
     params, template = bench.params.unlearn, bench.params.data.template
     sets = {name: read_set(bench.sets, name) for name in _SETS}
@@ -60,7 +69,8 @@ def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any, machi
     def examples(records: list[Record]) -> list[Example]:
         return encode(tokenizer, template, [r.prompt for r in records], [r.answer for r in records])
 
-    excluded, wanted = examples(sets["tuning_excluded"]), method.needs.alternatives if isinstance(method, LossMethod) else None
+    excluded, needs = examples(sets["tuning_excluded"]), getattr(method, "needs", None)  # a method that wraps another may hand on its needs
+    wanted = needs.alternatives if needs is not None else None
     task = Task(
         model=model,
         forget=examples(sets["forget"]),
@@ -71,7 +81,6 @@ def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any, machi
         optimiser=params.optimiser,
         seed=params.seed,
         pad=tokenizer.pad_token_id,
-        machine=machine,
     )
     tuning = TuningSets(
         included=examples(sets["tuning_included"]), excluded=excluded, kept=examples(_watched(bench, sets)), pad=tokenizer.pad_token_id
@@ -127,10 +136,14 @@ def described(bench: Workbench, split: Split, method: Any, done: UnlearnRun) -> 
     )
 
 
-def machine_for(bench: Workbench, split: Split, method: Any, share: Callable[[Any], Worker]) -> Machine:
-    """Precision, checkpoints and caches, under digests of all that they depend on."""
+def machine_for(bench: Workbench, split: Split, job: UnlearnJob, share: Callable[[Any], Worker]) -> Machine:
+    """Precision, checkpoints and caches, under digests of all that they depend on: sets in the model's tokens, settings, the environment."""
     params = bench.params.unlearn
-    bits = [split.parent.tensor_digest, split.digest, *map(encode_value, (params, method)), bench.params.data.template, models.environment()]
+    task, tuning = job.task, job.tuning
+    tokens = [[each and each.tokens for each in some] for some in (task.forget, task.retain, task.swapped, task.alternatives, task.strangers)]
+    looked_at = [[each.tokens for each in some] for some in (tuning.included, tuning.excluded, tuning.kept)]
+    settings = encode_value(replace(params, checkpoint_minutes=None, processes=1)), encode_value(job.method)
+    bits = [split.parent.tensor_digest, split.digest, *settings, bench.params.data.template, tokens, looked_at, models.environment()]
     minutes = params.checkpoint_minutes
     checkpoints = None if minutes is None else Checkpoints(folder=bench.scratch / "run", run=sha256_json(bits), seconds=60 * minutes)
     return Machine(
@@ -145,8 +158,7 @@ def machine_for(bench: Workbench, split: Split, method: Any, share: Callable[[An
 def _watched(bench: Workbench, sets: dict[str, list[Record]]) -> list[Record]:
     """Retained records whose loss may be watched while unlearning: none of those that the verdict will measure utility on."""
     measured = {record.tag for name in ("neighbours", "general") for record in sets[name]}
-    others = in_keyed_order(sets["retain"])[bench.params.evaluate.retain_sample :]
-    return [record for record in others if record.tag not in measured][: bench.params.unlearn.selection.kept_sample]
+    return [record for record in watched_retain(sets["retain"], bench.params.unlearn.selection.kept_sample) if record.tag not in measured]
 
 
 def _swapped(tokenizer: Any, template: str, forget: list[Record]) -> list[Example | None]:

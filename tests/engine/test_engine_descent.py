@@ -193,6 +193,16 @@ def test_a_single_record_that_does_not_fit_is_refused_in_words(model: Any) -> No
         list(descend(Worker(model), short_of_memory(0), descent()))
 
 
+def test_out_of_memory_in_one_of_several_processes_ends_all_in_words(model: Any) -> None:
+    """The others wait inside another step: going on alone would hang them."""
+
+    class OneOfTwo(Worker):
+        size = 2
+
+    with pytest.raises(UnlearnError, match=r"out of memory in one of 2 processes .* lower optimiser\.token_budget"):
+        list(descend(OneOfTwo(model), short_of_memory(0), descent()))
+
+
 def test_other_runtime_errors_are_not_taken_for_missing_memory(model: Any) -> None:
     def broken(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         raise RuntimeError("shapes cannot be multiplied")

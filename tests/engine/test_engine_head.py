@@ -234,3 +234,10 @@ def test_a_classifier_answers_with_its_class(rows: Sequences) -> None:
     log_probs, tokens = head.answer_log_probs(model, batch)
     torch.testing.assert_close(log_probs, logits.diagonal(), atol=1e-6, rtol=0)
     assert tokens.tolist() == [1, 1, 1]
+
+
+def test_in_bfloat16_too_the_parent_pulls_nowhere(model: Any, rows: Sequences) -> None:
+    """Teacher and model have to be rounded alike, there and back."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values = divergences(model, rows, teacher_of(model, rows))
+    assert max(float(each.abs().max()) for each in gradients(model, values.sum())) < 1e-6

@@ -138,6 +138,18 @@ def test_another_model_text_template_or_precision_is_asked_anew(model: Any, tmp_
     assert other.get(what, examples, lambda: {"x": torch.ones(1)})["x"].item() == 1.0
 
 
+@pytest.mark.parametrize("change", ["weights in bfloat16", "configuration"])
+def test_a_parent_that_computes_otherwise_is_asked_anew(model: Any, tmp_path: Path, change: str) -> None:
+    first = ask(model, Needs(log_probs=True), cache(tmp_path)).forget.log_probs
+    if change == "configuration":
+        model.config.rms_norm_eps = 0.1
+    else:
+        model.to(torch.bfloat16)
+    second = ask(model, Needs(log_probs=True), cache(tmp_path)).forget.log_probs
+    assert len(list(tmp_path.iterdir())) == 2
+    assert change == "configuration" or not torch.equal(first, second)  # type: ignore[arg-type]
+
+
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     kept = ReferenceCache(folder=tmp_path, model_digest="parent")
     kept.get("a", FORGET, lambda: {"x": torch.zeros(9)})

@@ -104,5 +104,10 @@ def test_losses_that_are_no_numbers_are_ruin(model: Any) -> None:
         selection.look(Worker(model), 4)
 
 
-def test_zero_never_looks() -> None:
-    assert not any(Selection(tuning=NOTHING, params=SelectionParams(every=0)).due(step) for step in range(1, 9))
+@pytest.mark.parametrize(
+    ("every", "steps", "looks"),
+    [(0, 8, []), (10, 25, [5, 10, 15, 20, 25]), (10, 3, [1, 2, 3]), (2, 5, [1, 2, 3, 4, 5]), (10, 101, [*range(10, 101, 10), 101])],
+)
+def test_looks_come_every_few_steps_five_times_in_a_short_run_and_after_the_last(every: int, steps: int, looks: list[int]) -> None:
+    selection = Selection(tuning=NOTHING, params=SelectionParams(every=every))
+    assert [step for step in range(1, steps + 1) if selection.due(step, steps)] == looks

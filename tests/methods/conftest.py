@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from plain_formulas import FORGET, RETAIN
+from plain_formulas import FORGET, RETAIN, mean_nll
 
 from mlflow_unlearn.config import OptimiserParams
-from mlflow_unlearn.engine.batches import Sets, batches_of, unlearning_plan
+from mlflow_unlearn.engine.batches import Sets, batches_of, collate, unlearning_plan
 from mlflow_unlearn.protocols import Batch
 
 OPTIMISER = OptimiserParams(epochs=3, learning_rate=1e-2, batch_size=4, token_budget=1000)
 
 
-@pytest.fixture
-def model() -> Any:
-    config = transformers.AutoConfig.for_model(
+def tiny(**more: Any) -> Any:
+    return transformers.AutoConfig.for_model(
         "llama",
         vocab_size=32,
         hidden_size=16,
@@ -30,10 +29,36 @@ def model() -> Any:
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
+        **more,
     )
+
+
+@pytest.fixture
+def model() -> Any:
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(1)
-        return transformers.AutoModelForCausalLM.from_config(config).eval()
+        return transformers.AutoModelForCausalLM.from_config(tiny()).eval()
+
+
+@pytest.fixture
+def knowing(model: Any) -> Any:
+    """The model once it knows its records: on one that does not, bounded losses are flat and a test of them sees the retain loss alone."""
+    records = collate([*FORGET, *RETAIN], range(len(FORGET) + len(RETAIN)), 0)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-2)
+    for _ in range(15):
+        optimiser.zero_grad()
+        mean_nll(model, records).backward()
+        optimiser.step()
+    model.zero_grad(set_to_none=True)
+    return model
+
+
+@pytest.fixture
+def classifier() -> Any:
+    """Tells three classes apart."""
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(2)
+        return transformers.AutoModelForSequenceClassification.from_config(tiny(num_labels=3)).eval()
 
 
 @pytest.fixture

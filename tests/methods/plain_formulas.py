@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from mlflow_unlearn.engine.batches import Sets, StepRows
+from mlflow_unlearn.engine.batches import Sets, StepRows, batches_of
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.reference import Asked, reference_of
 from mlflow_unlearn.engine.worker import Worker
@@ -15,6 +16,9 @@ from mlflow_unlearn.protocols import Batch, Example, Needs, Reference, Sequences
 
 FORGET = [Example(tokens=tuple(range(3 + i, 8 + 2 * i)), prompt_length=2) for i in range(4)]
 RETAIN = [Example(tokens=tuple(range(20 - i, 30)), prompt_length=3) for i in range(6)]
+
+FORGET_CLASSES = [Example(tokens=each.tokens, prompt_length=len(each.tokens), label=i % 3) for i, each in enumerate(FORGET)]
+RETAIN_CLASSES = [Example(tokens=each.tokens, prompt_length=len(each.tokens), label=i % 3) for i, each in enumerate(RETAIN)]
 
 
 def logits(model: Any, rows: Sequences) -> torch.Tensor:
@@ -36,10 +40,24 @@ def mean_nll(model: Any, rows: Sequences) -> torch.Tensor:
     return -torch.cat(answers(model, rows)).mean()
 
 
+def moved(model: Any) -> Any:
+    """A copy that has gone some way from its parent."""
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.mul_(1.2)
+    return changed
+
+
 def places(rows: Sequences, *, everywhere: bool) -> list[tuple[int, int]]:
     """(row, place) of every token that counts: the answers', or all real ones but each row's first."""
     counts = rows.attention_mask.bool() if everywhere else rows.labels != -100
     return [(i, t) for i, t in counts.nonzero().tolist() if t > 0]
+
+
+def row_by_row() -> list[Batch]:
+    """An optimiser batch whose micro-batches hold one row each, so that a row's place in its micro-batch is not its place in the set."""
+    return batches_of(StepRows(forget=(3, 1, 0, 2), retain=(5, 0, 2, 3)), Sets(forget=FORGET, retain=RETAIN, pad=0), token_budget=1)
 
 
 def sides(batches: Sequence[Batch]) -> tuple[Sequences, Sequences]:

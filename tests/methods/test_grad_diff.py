@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from plain_formulas import FORGET, RETAIN, assert_same, gradient, logits, mean_nll, places, sides, told_by, total
+from plain_formulas import FORGET, RETAIN, answers, assert_same, gradient, logits, mean_nll, moved, places, row_by_row, sides, told_by, total
 
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.grad_ascent import GradAscent
@@ -19,15 +18,6 @@ from mlflow_unlearn.protocols import Batch, Reference, Sequences, View
 
 def floors(*values: float) -> Reference:
     return Reference(forget=View(floors=torch.tensor(values)))
-
-
-def moved(model: Any) -> Any:
-    """A model that has gone some way from its parent."""
-    changed = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in changed.parameters():
-            parameter.mul_(1.2)
-    return changed
 
 
 def divergence(model: Any, parent: Any, rows: Sequences, *, everywhere: bool) -> torch.Tensor:
@@ -68,6 +58,14 @@ def test_clamp_drops_records_at_their_floor(model: Any, batches: list[Batch]) ->
     loss.backward()
     assert loss.item() == 0.0
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_each_record_meets_its_own_floor_however_the_batch_is_cut(model: Any, batches: list[Batch]) -> None:
+    forget, _ = sides(batches)
+    lines = dict(zip(forget.index.tolist(), answers(model, forget), strict=True))
+    plain = (lines[1].sum() + lines[3].sum()) / sum(len(line) for line in lines.values())
+    method = GradDiff(clamp=True, retain_weight=0.0)
+    assert_same(model, total(method, model, row_by_row(), floors(0.0, math.inf, 0.1, math.inf)), plain)
 
 
 def test_clamp_far_below_every_floor_changes_nothing(model: Any, batches: list[Batch]) -> None:

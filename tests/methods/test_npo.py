@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from plain_formulas import answers, assert_same, gradient, mean_nll, sides, total
+from plain_formulas import FORGET, RETAIN, answers, assert_same, gradient, mean_nll, row_by_row, sides, total
 
+from mlflow_unlearn.engine.batches import Sets, StepRows, batches_of
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.grad_ascent import GradAscent
 from mlflow_unlearn.methods.npo import NPO
@@ -36,6 +37,20 @@ def test_loss_is_the_paper_s_formula_on_summed_log_probs(model: Any, batches: li
 def test_clamp_drops_records_at_their_floor_and_keeps_them_in_the_mean(model: Any, batches: list[Batch]) -> None:
     ours = total(NPO(clamp=True), model, batches, reference(PARENT, [0.0, math.inf, 0.1, math.inf]))
     assert_same(model, ours, formula(model, batches, [False, True, False, True]))
+
+
+def test_each_record_meets_its_own_parent_and_floor_however_the_batch_is_cut(model: Any) -> None:
+    whole = batches_of(StepRows(forget=(3, 1, 0, 2), retain=(5, 0, 2, 3)), Sets(forget=FORGET, retain=RETAIN, pad=0), token_budget=1000)
+    ours = total(NPO(clamp=True), model, row_by_row(), reference(PARENT, [0.0, math.inf, 0.1, math.inf]))
+    assert_same(model, ours, formula(model, whole, [False, True, False, True]))
+
+
+def test_clamp_compares_the_mean_loss_of_an_answers_tokens(model: Any, batches: list[Batch]) -> None:
+    forget, _ = sides(batches)
+    means = [-line.mean().item() for line in answers(model, forget)]
+    floors = [mean * factor for mean, factor in zip(means, (1.01, 0.99, 1.01, 0.99), strict=True)]
+    ours = total(NPO(clamp=True), model, batches, reference(PARENT, floors))
+    assert_same(model, ours, formula(model, batches, [True, False, True, False]))
 
 
 def test_without_clamp_floors_do_not_matter(model: Any, batches: list[Batch]) -> None:
@@ -71,8 +86,9 @@ def test_a_missing_reference_is_refused(model: Any, batches: list[Batch]) -> Non
         NPO().loss(model, batches[0], Reference())
 
 
-def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ConfigError, match="beta must be above zero"):
-        NPO(beta=0.0)
+@pytest.mark.parametrize("beta", [0.0, math.inf, math.nan])
+def test_settings_out_of_range_are_refused(beta: float) -> None:
+    with pytest.raises(ConfigError, match="beta must be above zero and finite"):
+        NPO(beta=beta)
     with pytest.raises(ConfigError, match="retain_weight must not be below zero"):
         NPO(retain_weight=-1.0)

@@ -88,6 +88,14 @@ def test_the_machine_decides_the_precision(model: Any) -> None:
     assert not torch.equal(rounded, plain)
 
 
+def test_a_base_with_another_vocabulary_is_refused(model: Any, tmp_path: Path) -> None:
+    other = copy.deepcopy(model)
+    other.resize_token_embeddings(40)
+    other.save_pretrained(tmp_path / "base")
+    with pytest.raises(ConfigError, match=r"does not have the parent's shapes .* with the same vocabulary"):
+        next(Retrain(base=str(tmp_path / "base")).steps(task(model)))
+
+
 def test_an_unknown_beginning_is_refused(model: Any) -> None:
     with pytest.raises(ConfigError, match="not known what the parent was trained from"):
         next(Retrain().steps(task(model)))
