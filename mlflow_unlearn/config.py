@@ -106,7 +106,7 @@ class OptimiserParams:
     batch_size: int = 64
     """Records per optimiser step."""
     token_budget: int = 8192
-    """Most padded tokens in one micro-batch; does not change the result."""
+    """Most padded tokens in one micro-batch; changes the result by rounding only, and by what dropout draws where there is any."""
     weight_decay: float = 0.01
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """What the learning rate does after the warm-up: half a cosine down to zero, a straight line down to zero, or nothing."""
