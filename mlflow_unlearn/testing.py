@@ -5,7 +5,7 @@
     def test_my_method_is_lawful() -> None:
         check_method("my_method")  # its catalog name, or the class itself
 
-Numbers are taken from a tiny Llama on the processor, with the defaults and with every other choice of each switch (bool) and each word (Literal).
+Numbers are taken from a tiny Llama on the processor, with the defaults and with the other combinations of switches (bool) and words (Literal).
 """
 
 from __future__ import annotations

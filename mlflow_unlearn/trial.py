@@ -1,6 +1,6 @@
 """A method tried out on a tiny Llama: what the laws in `testing` look at.
 
-Built as the engine builds it, with the defaults and with every other choice of each switch (bool) and each word (Literal) among its settings.
+Built as the engine builds it, with the defaults and with the other combinations of switches (bool) and words (Literal) among its settings.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,8 @@ from .protocols import Example, LossMethod, Needs, Reference, Side, Task
 
 MISTAKES = (ArithmeticError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError, UnlearnError)
 """What somebody's method may raise by mistake: a report with all broken laws then says so, instead of one traceback."""
+MOST_COMBINATIONS = 16
+"""Where switches and words have more combinations than this, one is changed at a time."""
 _PROMPT = (1, *range(40, 50))
 """More equal leading tokens than the engine needs to run them once."""
 _FORGET = [Example(tokens=(*_PROMPT, 3 + i, *range(4 + i, 9 + 2 * i), 2), prompt_length=12) for i in range(6)]
@@ -178,17 +181,29 @@ def built(component: str | type, settings: Mapping[str, Any]) -> Any:
 
 
 def choices(component: str | type) -> Iterator[tuple[str, Any]]:
-    """The method with its defaults, then with every other value of each switch and word, one at a time; combinations that it refuses are left out."""
+    """The method with its defaults, then with the other combinations of its switches and words; combinations that it refuses are left out.
+
+    Yields:
+        Words for the settings that are no defaults, and the method.
+    """
     yield "", built(component, {})
+    switches = dict(_switches(component))
+    combinations = [dict(zip(switches, values, strict=True)) for values in product(*switches.values())][1:]
+    if len(combinations) >= MOST_COMBINATIONS:
+        combinations = [{name: value} for name, values in switches.items() for value in values[1:]]
+    for settings in combinations:
+        with suppress(ConfigError):
+            yield "with " + ", ".join(f"{name}: {value}" for name, value in settings.items()) + " ", built(component, settings)
+
+
+def _switches(component: str | type) -> Iterator[tuple[str, list[Any]]]:
+    """Names and values of the settings that are bool or Literal, the default first."""
     hints = typing.get_type_hints(class_of(component))
     for field in dataclasses.fields(class_of(component)):
         hint = hints[field.name]
-        values: Sequence[Any] = (True, False) if hint is bool else typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
-        for value in (each for each in values if each != field.default):
-            try:
-                yield f"with {field.name}: {value} ", built(component, {field.name: value})
-            except ConfigError:
-                continue
+        values = [True, False] if hint is bool else list(typing.get_args(hint)) if typing.get_origin(hint) is Literal else []
+        if values and field.default in values:
+            yield field.name, [field.default, *(value for value in values if value != field.default)]
 
 
 def needs_of(method: Any) -> Needs:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlflow_unlearn import catalog
 from mlflow_unlearn.config import OptimiserParams, SelectionParams
+from mlflow_unlearn.engine.batches import Sets, StepRows, batches_of
 from mlflow_unlearn.engine.reference import mean_losses
 from mlflow_unlearn.engine.selection import TuningSets
 from mlflow_unlearn.errors import ConfigError
@@ -17,6 +20,8 @@ from mlflow_unlearn.protocols import Example, Needs, Task
 from mlflow_unlearn.testing import METHOD_LAWS, LawBrokenError, check_method
 from mlflow_unlearn.trial import tiny_model
 from mlflow_unlearn.unlearn import UnlearnJob, unlearn
+
+CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
 PUSH = '''"""Pushing answers away from where the parent has them."""
 
@@ -176,6 +181,11 @@ def change(site: Path, module: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def few(first: int) -> list[Example]:
+    """Records of different lengths."""
+    return [Example(tokens=(1, first + i, 20 + first + i, *range(50, 52 + i % 3), 2), prompt_length=2) for i in range(8)]
+
+
 @pytest.mark.parametrize("name", ["push", "edit"])
 def test_a_lawful_method_passes_by_name_and_by_class(site: Path, name: str) -> None:
     check_method(name)
@@ -212,8 +222,7 @@ def test_of_what_cannot_be_built_only_that_is_told(site: Path) -> None:
 
 
 def test_it_trains_like_one_of_ours(site: Path) -> None:
-    model, forget = tiny_model(Needs()), [Example(tokens=(1, 3 + i, 20 + i, 30, 2), prompt_length=2) for i in range(8)]
-    retain = [Example(tokens=(1, 13 + i, 40 + i, 31, 2), prompt_length=2) for i in range(8)]
+    model, forget, retain = tiny_model(Needs()), few(3), few(13)
     before = mean_losses(model, forget, 0).mean()
     task = Task(model=model, forget=forget, retain=retain, optimiser=OptimiserParams(epochs=10, learning_rate=1e-2), seed=0, pad=0)
     method = catalog.build("methods", {"name": "push", "margin": 2.0}, where="params.yaml: unlearn.method")
@@ -245,3 +254,15 @@ def test_a_method_that_cannot_be_imported_is_a_wrong_setting(site: Path, source:
 def test_a_name_that_nobody_offers_is_a_wrong_setting(site: Path) -> None:
     with pytest.raises(ConfigError, match="no method called 'pusch'; did you mean 'push'"):
         check_method("pusch")
+
+
+def test_the_worked_example_of_contributing_is_lawful_and_passes_its_own_test(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, its_test = re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(), re.DOTALL)[:2]
+    (site / "forgetting" / "sat_imp.py").write_text(method.replace("from ..", "from mlflow_unlearn."))
+    offer(site, sat_imp="forgetting.sat_imp:SatImp")
+    check_method("sat_imp")
+    monkeypatch.syspath_prepend(CONTRIBUTING.parent / "tests" / "methods")
+    namespace: dict[str, Any] = {}
+    exec(compile(its_test.replace("mlflow_unlearn.methods.sat_imp", "forgetting.sat_imp"), "CONTRIBUTING.md", "exec"), namespace)
+    (proof,) = [value for name, value in namespace.items() if name.startswith("test_")]
+    proof(tiny_model(Needs()), batches_of(StepRows(forget=(0, 1), retain=(2,)), Sets(forget=few(3), retain=few(13), pad=0), 1000))

@@ -139,7 +139,8 @@ class Selection:
             raise DivergedError(f"step {look.step}: the model's losses are no longer numbers; lower optimiser.learning_rate in params.yaml")
         if look.kept_loss is None or (before := self.looks[0].kept_loss) is None:
             return
-        uniform = math.log(worker.model.config.vocab_size)
+        config, kept = worker.model.config, self.tuning.kept
+        uniform = math.log(config.vocab_size if not kept or kept[0].label is None else config.num_labels)
         if look.kept_loss >= max(uniform, before + self.params.utility_margin):
             raise DivergedError(
                 f"step {look.step}: the loss on retained records is {look.kept_loss:.2f} nats per token, expected below {uniform:.2f}, that of "

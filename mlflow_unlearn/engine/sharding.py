@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import TracebackType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -36,20 +38,41 @@ def together(device: torch.device) -> Iterator[Callable[[Any], Worker]]:
         device: the kind that all work on; of several CUDA devices each process takes its own, unless one is named.
 
     Raises:
-        ConfigError: this process was not launched together with others, or all of them were told to use one device.
+        ConfigError: this process was not launched together with others, all of them were told to use one device, or there is none left for this one.
     """
+    with ExitStack() as stack:
+        stack.push(_leave_word)
+        _join(device)
+        stack.callback(dist.destroy_process_group)
+        stack.push(_leave_word)  # again, since this one comes before the farewell, which may wait for the others
+        yield ShardedWorker
+
+
+def _join(device: torch.device) -> None:
     missing = [name for name in LAUNCHED_BY if name not in os.environ]
     if missing:
         raise ConfigError(f"environment: {', '.join(missing)} missing; start the processes with torchrun, or set unlearn.processes and let us do it")
     if device.index is not None and int(os.environ["WORLD_SIZE"]) > 1:
         raise ConfigError(f"unlearn.device: '{device}' is one device for {os.environ['WORLD_SIZE']} processes; write auto, or processes: 1")
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        _take_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield ShardedWorker
-    finally:
-        dist.destroy_process_group()
+
+
+def _leave_word(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> bool:
+    """Leave the error of a process whose output is not shown to torchrun, which shows it last; the error goes on."""
+    if error is not None and os.environ.get("RANK", "0") != "0":
+        get_error_handler().record_exception(error)
+    return False
+
+
+def _take_device(local_rank: int) -> None:
+    found = torch.cuda.device_count()
+    if local_rank >= found:
+        raise ConfigError(
+            f"unlearn.processes: this is process {local_rank + 1} of this machine and it has {found} CUDA devices; ask for at most {found}"
+        )
+    torch.cuda.set_device(local_rank)
 
 
 class ShardedWorker(Worker):
@@ -116,7 +139,7 @@ class ShardedWorker(Worker):
         return {"state": moments, "param_groups": state["param_groups"]} if self.rank == 0 else {}
 
     def restore_optimiser(self, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Put back what `optimiser_state` gave rank 0, whoever many processes wrote it."""
+        """Put back what `optimiser_state` gave rank 0, however many processes wrote it."""
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         moments = state.get("state", {})
         names = self.said([(i, name, value.ndim) for i, each in moments.items() for name, value in each.items()])
@@ -137,8 +160,13 @@ class ShardedWorker(Worker):
 
 
 def whole(model: Any) -> dict[str, torch.Tensor]:
-    """Every parameter of a model that is held in shards, on the processor of every process; of one that is not, as it is."""
-    return {name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu() for name, p in model.named_parameters()}
+    """Every parameter of a model, whole, on the processor; where it is held in shards every process must ask, rank 0 gets them, others get {}."""
+    found = {}
+    for name, p in model.named_parameters():
+        full = p.full_tensor() if isinstance(p, DTensor) else p
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            found[name] = full.detach().cpu()
+    return found
 
 
 def _scattered(value: torch.Tensor | None, like: Any) -> torch.Tensor:

@@ -47,7 +47,7 @@ def launch(stage: str, processes: int, folder: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the system end this process when the stage that started it is killed (Linux; elsewhere nothing is done)."""
+    """Have the system end this process when the one that started it is killed (Linux; elsewhere nothing is done)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -58,5 +58,6 @@ def sharing(device: str) -> Iterator[Callable[[Any], Worker]]:
     if not launched():
         yield Worker
         return
+    _end_with_parent()  # torchrun's processes outlive a killed torchrun, and would still write the stage's outputs
     with together(models.device(device)) as share:
         yield share

@@ -100,7 +100,7 @@ def adapted_parent(bench: Workbench, split: Split) -> tuple[Any, Any]:
 
 
 def unadapted(bench: Workbench, split: Split, model: Any) -> Any:
-    """The unlearned model as one piece, without adapters, in float32; every process has to ask.
+    """The unlearned model as one piece, without adapters, in float32; every process has to ask, and only the first one gets it.
 
     What was trained in shards, or as adapters over a rounded base, is put into the parent's own weights.
     """
@@ -108,6 +108,8 @@ def unadapted(bench: Workbench, split: Split, model: Any) -> Any:
     if not launched() and (params.lora is None or params.dtype == "float32"):
         return models.merged(model)
     weights = whole(model)
+    if not is_first():
+        return model
     fresh, _ = load_parent(bench, split, device="cpu")
     if params.lora is not None:
         fresh = models.with_lora(fresh, params.lora, params.seed)

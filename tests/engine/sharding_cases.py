@@ -6,6 +6,7 @@ python sharding_cases.py FOLDER
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ WANTED = [Example(tokens=(*PREFIX, *range(40 + i, 44 + i)), prompt_length=11) fo
 RETAIN = [Example(tokens=(*PREFIX, *range(30 + i, 40 + i)), prompt_length=12) for i in range(9)]
 OPTIMISER = OptimiserParams(epochs=2, learning_rate=1e-3, batch_size=5, token_budget=45)
 """Five forget rows a batch, then two: with two processes and small micro-batches one of them is often without a row."""
+ALONE = "left by 1"
 SETTINGS: dict[str, dict[str, Any]] = {
     "npo": {},
     "grad_diff": {"retain": "kl"},
@@ -109,25 +111,24 @@ def checkpoints(folder: Path, name: str) -> Checkpoints:
     return Checkpoints(folder=folder / name, run="r", seconds=0.0)
 
 
-def killed_and_resumed(share: Callable[[Any], Worker], folder: Path) -> dict[str, Any]:
-    """A run with selection, whole; and one that is cut after two steps and taken up, also from what another number of processes left."""
-    npo, found = catalog.build("methods", "npo", where="test"), {}
+def run(share: Callable[[Any], Worker], kept: Checkpoints | None, steps: int | None = None) -> dict[str, Any]:
+    """NPO with selection, taken up from what is kept, for so many steps or to its end, where the best weights are put back."""
+    model, chosen = tiny(), selection()
+    done = forget_by_loss(task(model, Machine(share=share, checkpoints=kept)), catalog.build("methods", "npo", where="test"), chosen)
+    losses = [dict(p.losses) for p in islice(done, steps)]
+    chosen.restore()
+    return {"losses": losses, "weights": whole(model), "best": chosen.best and chosen.best.step}
 
-    def run(kept: Checkpoints | None, steps: int | None = None) -> tuple[Any, Selection, list[dict[str, float]]]:
-        model, chosen = tiny(), selection()
-        done = forget_by_loss(task(model, Machine(share=share, checkpoints=kept)), npo, chosen)
-        losses = [dict(p.losses) for p in islice(done, steps)]
-        return model, chosen, losses
 
-    run(checkpoints(folder, f"left by {os.environ.get('WORLD_SIZE', '1')}"), 2)
-    cases = {"not killed": None, "resumed": checkpoints(folder, f"left by {os.environ.get('WORLD_SIZE', '1')}")}
-    if (folder / "left by 1 for all").exists():
-        cases["resumed from one process"] = checkpoints(folder, "left by 1 for all")
-    for name, kept in cases.items():
-        model, chosen, losses = run(kept)
-        chosen.restore()
-        found[name] = {"losses": losses, "weights": whole(model), "best": chosen.best and chosen.best.step}
-    return found
+def killed_and_resumed(share: Callable[[Any], Worker], folder: Path, left: str) -> dict[str, Any]:
+    """A run that is whole; and one that is cut after two steps and taken up, also from what another number of processes left."""
+    run(share, checkpoints(folder, left), 2)
+    if os.environ.get("RANK", "0") == "0":
+        shutil.copytree(folder / left, folder / f"{left} for all")
+    cases = {"not killed": None, "resumed": checkpoints(folder, left)}
+    if left != ALONE:
+        cases["resumed from one process"] = checkpoints(folder, f"{ALONE} for all")
+    return {name: run(share, kept) for name, kept in cases.items()}
 
 
 @contextmanager
@@ -137,9 +138,10 @@ def alone() -> Iterator[Callable[[Any], Worker]]:
 
 def main(folder: Path) -> None:
     with together(torch.device("cpu")) if "RANK" in os.environ else alone() as share:
-        found = {**every_method(share), **kinds_of_model(share), **killed_and_resumed(share, folder)}
+        processes = os.environ.get("WORLD_SIZE", "1")
+        found = {**every_method(share), **kinds_of_model(share), **killed_and_resumed(share, folder, f"left by {processes}")}
         if os.environ.get("RANK", "0") == "0":
-            torch.save(found, folder / f"of {os.environ.get('WORLD_SIZE', '1')}.pt")
+            torch.save(found, folder / f"of {processes}.pt")
 
 
 if __name__ == "__main__":

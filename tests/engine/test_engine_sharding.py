@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import sharding_cases
 import torch
 
 from mlflow_unlearn.engine.sharding import LAUNCHED_BY, together
+from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import ConfigError
 
 pytestmark = pytest.mark.e2e
@@ -29,10 +29,13 @@ def start(folder: Path, processes: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("sharding")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sharding")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[int, dict[str, Any]]:
     start(folder, 1)
-    shutil.copytree(folder / "left by 1", folder / "left by 1 for all")
     start(folder, 2)
     return {n: torch.load(folder / f"of {n}.pt", weights_only=True) for n in (1, 2)}
 
@@ -67,6 +70,13 @@ def test_two_processes_take_up_what_one_left(found: dict[int, dict[str, Any]]) -
     assert mixed["best"] == whole["best"]
 
 
+def test_one_process_takes_up_what_two_left(found: dict[int, dict[str, Any]], folder: Path) -> None:
+    mixed, whole = sharding_cases.run(Worker, sharding_cases.checkpoints(folder, "left by 2 for all")), found[1]["not killed"]
+    torch.testing.assert_close(losses(mixed), losses(whole), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(mixed["weights"], whole["weights"], atol=1e-5, rtol=1e-5)
+    assert mixed["best"] == whole["best"]
+
+
 def test_a_process_that_was_not_launched_with_others_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LAUNCHED_BY:
         monkeypatch.delenv(name, raising=False)
@@ -79,3 +89,13 @@ def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, "2")
     with pytest.raises(ConfigError, match=r"unlearn\.device: 'cuda:0' is one device for 2 processes; write auto"), together(torch.device("cuda:0")):
         pass
+
+
+def test_more_processes_than_devices_are_refused_and_torchrun_hears_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in LAUNCHED_BY:
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "word"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="process 3 of this machine and it has 2 CUDA devices; ask for at most 2"), together(torch.device("cuda")):
+        pass
+    assert "it has 2 CUDA devices" in (tmp_path / "word").read_text()
