@@ -53,6 +53,15 @@ def test_a_killed_stage_is_completed_by_the_next_run(asked: Project, stage: str)
     assert not [path for path in asked.folder.rglob("build/**/.*") if path.name.startswith((".new", ".model."))]
 
 
+def test_after_all_kills_one_version_is_registered_and_nothing_is_left_to_do(asked: Project) -> None:
+    asked.must("dvc", "repro", "-q")
+    versions = asked.client().search_model_versions("name = 'customers'")
+    assert sorted(version.version for version in versions) in ([1, 2], ["1", "2"])
+    before = (asked.folder / "build/registered.json").read_bytes()
+    asked.must("dvc", "repro", "-q")
+    assert (asked.folder / "build/registered.json").read_bytes() == before
+
+
 UNLEARN = "pipelines/routes/approximate/dvc.yaml:unlearn"
 
 
@@ -68,12 +77,3 @@ def test_a_killed_unlearning_goes_on_where_it_was_and_ends_with_the_same_weights
     assert not [note for note in whole["notes"] if note.startswith("taken up after step")]
     assert {key: resumed[key] for key in ("tensor_digest", "losses", "kept_step")} == {k: whole[k] for k in ("tensor_digest", "losses", "kept_step")}
     assert not (asked.folder / "build/raw/unlearning/run/state.pt").exists()
-
-
-def test_after_all_kills_one_version_is_registered_and_nothing_is_left_to_do(asked: Project) -> None:
-    asked.must("dvc", "repro", "-q")
-    versions = asked.client().search_model_versions("name = 'customers'")
-    assert sorted(version.version for version in versions) in ([1, 2], ["1", "2"])
-    before = (asked.folder / "build/registered.json").read_bytes()
-    asked.must("dvc", "repro", "-q")
-    assert (asked.folder / "build/registered.json").read_bytes() == before
