@@ -61,6 +61,7 @@ def unlearn(job: UnlearnJob, on_progress: Callable[[Progress], None] | None = No
         DataError: an empty forget set, swapped records that do not pair with it, or records that the model cannot take.
         ConfigError: the method refuses the model.
         DivergedError: the loss is no longer finite and no earlier step was found good.
+        UnlearnError: memory ran out, for a single record or outside the gradients.
     """
     _require_sound(job)
     started = time.monotonic()

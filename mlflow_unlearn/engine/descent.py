@@ -205,7 +205,7 @@ class _Run:
                 "dtype: bfloat16, activation_checkpointing: on, or more processes in params.yaml"
             ) from error
         self.budget = max(longest, min(self.budget, longest * max(len(rows.forget), len(rows.retain))) // 2)
-        self._note(f"out of memory: micro-batches of at most {self.budget} padded tokens from here on; the result is the same")
+        self._note(f"out of memory: micro-batches of at most {self.budget} padded tokens from here on; the result is the same up to rounding")
 
     def _look(self, step: int, losses: dict[str, float]) -> str | None:
         selection = self.descent.selection

@@ -16,6 +16,7 @@ from .batches import micro_batches
 from .examples import device_of
 from .generation import greedy
 from .head import token_scores
+from .reference import moved_rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,8 +64,6 @@ class ScoredSubject:
 
 def _scored(model: torch.nn.Module, rows: Sequences) -> list[tuple[int, NDArray[np.float64], NDArray[np.bool_]]]:
     """Position in the set, token log-probabilities and hits of each row of a micro-batch."""
-    device = device_of(model)
-    here = Sequences(input_ids=rows.input_ids.to(device), attention_mask=rows.attention_mask, labels=rows.labels.to(device), index=rows.index)
-    log_probs, hits, owners = token_scores(model, here)
+    log_probs, hits, owners = token_scores(model, moved_rows(rows, device_of(model)))
     cuts = torch.bincount(owners, minlength=len(rows.index)).cumsum(0)[:-1].cpu().numpy()
     return list(zip(rows.index.tolist(), np.split(log_probs.double().cpu().numpy(), cuts), np.split(hits.cpu().numpy(), cuts), strict=True))
