@@ -58,7 +58,7 @@ def wall(command: Sequence[str]) -> float:
 
 def torch_in_trace() -> float:
     """1 when tracing imports torch, else 0."""
-    code = f"import sys; from mlflow_unlearn.trace_commands import trace_request; trace_request('{request_id()}'); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from mlflow_unlearn.commands.tracing import trace_request; trace_request('{request_id()}'); sys.exit('torch' in sys.modules)"
     return float(subprocess.run([sys.executable, "-c", code], cwd=DEMO, env=environment(), stdout=subprocess.DEVNULL, check=False).returncode)
 
 

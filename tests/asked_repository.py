@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_unlearn.scaffolding import scaffold
+from mlflow_unlearn.commands.scaffolding import scaffold
 
 ENVIRONMENT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "DVC_NO_ANALYTICS": "1"}
 SETTINGS = ("MLFLOW_UNLEARN_TAG_KEY_FILE", "MLFLOW_UNLEARN_LEDGER_URI")

@@ -26,10 +26,7 @@ RANKS = {
     3: "methods metrics attacks",
     4: "trace plan graph split validate unlearn evaluate judge gate guard review adapters testing trial",
     5: "plugin",
-    6: (
-        "stages commands trace_commands request_commands ledger_commands guard_commands commitment_commands console closing scaffolding cli "
-        "cli_options cli_requests cli_ledger cli_guard cli_commitments"
-    ),
+    6: "stages commands cli",
 }
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 VERBS = {"trace", "plan", "graph", "split", "validate", "unlearn", "evaluate", "judge", "gate", "guard", "review"}
@@ -48,8 +45,8 @@ HEAVY_OWNERS = {
     "tokenizers": {"adapters"},
     "pyarrow": {"adapters"},
     "torch": {"adapters", "engine", "methods", "losses", "unlearn", "testing", "trial"},
-    "click": {"cli", "cli_options", "cli_requests", "cli_guard", "cli_ledger", "cli_commitments"},
-    "rich": {"console", "stages"},
+    "click": {"cli"},
+    "rich": {"commands", "stages"},
 }
 GLOBAL_SEEDS = {"manual_seed", "manual_seed_all", "seed", "set_seed", "seed_everything"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -18,12 +18,12 @@ from click.testing import CliRunner, Result
 from mlflow_unlearn.adapters.formats import Source
 from mlflow_unlearn.adapters.tables import read_records, write_set
 from mlflow_unlearn.cli import main
+from mlflow_unlearn.commands.scaffolding import scaffold
 from mlflow_unlearn.commitments import SCHEMA, Commitments
 from mlflow_unlearn.documents import encode
 from mlflow_unlearn.errors import TamperedError
 from mlflow_unlearn.lineage import DatasetRevision, ModelVersion, Parent
 from mlflow_unlearn.records import Effect, Split
-from mlflow_unlearn.scaffolding import scaffold
 from mlflow_unlearn.stages.committing import commitments
 from mlflow_unlearn.stages.workbench import Workbench, body
 

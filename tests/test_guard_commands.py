@@ -14,10 +14,10 @@ from asked_repository import asked, asked_template, people  # noqa: F401 - fixtu
 from click.testing import CliRunner
 
 from mlflow_unlearn.cli import main
+from mlflow_unlearn.commands.guard import guard_files, install_hook
+from mlflow_unlearn.commands.ledger import lift_tombstones, rotate_key
 from mlflow_unlearn.digests import create_tag_key, key_id, keyed_tag, read_tag_key, retired_key_file
 from mlflow_unlearn.errors import ConfigError
-from mlflow_unlearn.guard_commands import guard_files, install_hook
-from mlflow_unlearn.ledger_commands import lift_tombstones, rotate_key
 from mlflow_unlearn.records import Basis, Effect, ErasureRequest, Tombstones
 from mlflow_unlearn.stages.burying import bury
 from mlflow_unlearn.stages.guarding import found_in, returned, watch

@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asked_repository import asked, asked_template  # noqa: F401 - fixtures
 
-from mlflow_unlearn import ledger_commands as commands
 from mlflow_unlearn.adapters.ledger import Ledger
+from mlflow_unlearn.commands import ledger as commands
 from mlflow_unlearn.digests import key_id, keyed_tag, read_retired_keys, read_tag_key, retired_key_file
 from mlflow_unlearn.errors import LedgerError
 from mlflow_unlearn.records import Basis, Effect, ErasureRequest, Project, Recipient, Tombstones

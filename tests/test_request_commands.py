@@ -3,11 +3,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asked_repository import asked, asked_template  # noqa: F401 - fixtures
 
-from mlflow_unlearn import request_commands as commands
+from mlflow_unlearn.commands import requests as commands
+from mlflow_unlearn.commands.requests import Requested, Terms
 from mlflow_unlearn.digests import keyed_tag, read_tag_key
 from mlflow_unlearn.errors import ConfigError, DataError, LedgerError, LineageError
 from mlflow_unlearn.records import Basis, Effect, ErasureRequest, Recipient
-from mlflow_unlearn.request_commands import Requested, Terms
 from mlflow_unlearn.stages.workbench import Workbench
 
 NOW = datetime(2026, 11, 24, 18, tzinfo=UTC)

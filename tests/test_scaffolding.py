@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_unlearn import config
+from mlflow_unlearn.commands.scaffolding import scaffold
 from mlflow_unlearn.policy import Policy
-from mlflow_unlearn.scaffolding import scaffold
 
 ROOT = Path(__file__).parents[1]
 

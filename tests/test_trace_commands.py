@@ -5,10 +5,10 @@ import shutil
 import pytest
 from asked_repository import asked, asked_template  # noqa: F401 - fixtures
 
+from mlflow_unlearn.commands.requests import Requested, Terms, add_request
+from mlflow_unlearn.commands.tracing import plan_request, this_project, trace_request
 from mlflow_unlearn.errors import ConfigError
-from mlflow_unlearn.request_commands import Requested, Terms, add_request
 from mlflow_unlearn.stages.workbench import Workbench
-from mlflow_unlearn.trace_commands import plan_request, this_project, trace_request
 
 pytestmark = pytest.mark.usefixtures("asked")
 

@@ -9,8 +9,8 @@ from asked_repository import asked, asked_template  # noqa: F401 - fixtures
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput
 
+from mlflow_unlearn.commands.requests import Requested, Terms, add_request
 from mlflow_unlearn.config import settings
-from mlflow_unlearn.request_commands import Requested, Terms, add_request
 from mlflow_unlearn.stages.tracing import trace_requests
 from mlflow_unlearn.stages.workbench import Workbench
 

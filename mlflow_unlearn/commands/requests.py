@@ -1,4 +1,4 @@
-"""What the `request` commands do, as functions from arguments to JSON-ready documents; cli_requests.py parses and prints."""
+"""What the `request` commands do, as functions from arguments to JSON-ready documents; the module of its name in cli/ parses and prints."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .deadlines import STATUTORY, due
-from .documents import encode, moment
-from .errors import ConfigError, LedgerError, LineageError
-from .lineage import DatasetRevision
-from .records import Basis, Effect, ErasureRequest, Recipient, State
-from .stages.tracing import indexed_states
-from .stages.workbench import Workbench
+from ..deadlines import STATUTORY, due
+from ..documents import encode, moment
+from ..errors import ConfigError, LedgerError, LineageError
+from ..lineage import DatasetRevision
+from ..records import Basis, Effect, ErasureRequest, Recipient, State
+from ..stages.tracing import indexed_states
+from ..stages.workbench import Workbench
 
 MOST_COMPLAINTS = 20
 """Lines with unknown ids that are named one by one."""
@@ -204,7 +204,7 @@ def _tags(bench: Workbench, requested: Requested) -> tuple[set[str], set[str]]:
 
 def _tagged(bench: Workbench, kind: str, ids: Sequence[str]) -> dict[str, int]:
     """Keyed tag of each id -> its line."""
-    from .adapters.ledger_keys import id_tags  # polars
+    from ..adapters.ledger_keys import id_tags  # polars
 
     numbered = [(line, number) for number, line in enumerate(ids, 1) if line]
     lines = [line for line, _ in numbered]

@@ -1,4 +1,4 @@
-"""What the commands do, as functions from arguments to JSON-ready documents; cli.py parses and prints."""
+"""What the commands do, as functions from arguments to JSON-ready documents; the module of its name in cli/ parses and prints."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import config
-from .documents import decode, encode
-from .errors import ConfigError
-from .gate import gate
-from .ledger_commands import due_document
-from .lineage import ModelVersion
-from .policy import Policy
-from .records import Claim, Evaluation, State, Verdict
-from .stages.tracing import indexed_states, trace_requests
-from .stages.workbench import Workbench
+from .. import config
+from ..documents import decode, encode
+from ..errors import ConfigError
+from ..gate import gate
+from ..lineage import ModelVersion
+from ..policy import Policy
+from ..records import Claim, Evaluation, State, Verdict
+from ..stages.tracing import indexed_states, trace_requests
+from ..stages.workbench import Workbench
+from .ledger import due_document
 
 
 def build_index() -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _judged_again(bench: Workbench, version: ModelVersion, policy: Policy) -> tu
     evaluation, unlearned = (bench.registry.document(version, name) for name in ("evaluation", "unlearned"))
     if evaluation is None or unlearned is None:
         return ()
-    from .judge import judge  # scipy
+    from ..judge import judge  # scipy
 
     without_schema = {key: value for key, value in evaluation.items() if key != "schema"}
     return judge(decode(Evaluation, without_schema, f"{version}: evaluation.json"), policy, Claim(unlearned["claim"]))

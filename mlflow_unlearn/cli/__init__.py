@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from .cli_commitments import commitment
-from .cli_guard import guard
-from .cli_ledger import key, ledger, tombstone
-from .cli_options import as_json, one_line_errors, respond
-from .cli_requests import request
+from .commitments import commitment
+from .guard import guard
+from .ledger import key, ledger, tombstone
+from .options import as_json, one_line_errors, respond
+from .requests import request
 
 STAGES = ("index", "trace", "split", "validate", "unlearn", "evaluate", "judge", "register")
 
@@ -36,7 +36,7 @@ def main() -> None:
 @one_line_errors
 def init(folder: Path, model: str | None, data: str | None, json_output: bool) -> None:
     """Scaffold FOLDER (default: unlearn/) into this Git and DVC repository, beside its own pipeline. Never overwrites."""
-    from .scaffolding import scaffold
+    from ..commands.scaffolding import scaffold
 
     respond("init", scaffold(folder, model, data), json_output)
 
@@ -48,9 +48,9 @@ def stage(name: str) -> None:
     """Run one DVC stage in the current folder (`dvc repro` calls this)."""
     from importlib import import_module
 
-    from .stages.workbench import Workbench
+    from ..stages.workbench import Workbench
 
-    click.echo(f"{name}: {import_module(f'{__package__}.stages.{name}').run(Workbench())}")
+    click.echo(f"{name}: {import_module(f'..stages.{name}', __package__).run(Workbench())}")
 
 
 @main.command()
@@ -59,7 +59,7 @@ def stage(name: str) -> None:
 @one_line_errors
 def index(all_revisions: bool, json_output: bool) -> None:
     """Build the record index of every dataset revision, incrementally."""
-    from . import commands
+    from ..commands import overview as commands
 
     respond("index", commands.build_index(), json_output)
 
@@ -80,12 +80,12 @@ main.add_command(commitment)
 @one_line_errors
 def trace(request_id: str, show_plan: bool, graph: Path | None, json_output: bool) -> None:
     """Affected, clear and unknown model versions of a request, over all git revisions, and why."""
-    from . import trace_commands
+    from ..commands import tracing as commands
 
     if show_plan:
-        respond("plan", trace_commands.plan_request(request_id), json_output)
+        respond("plan", commands.plan_request(request_id), json_output)
     else:
-        respond("trace", trace_commands.trace_request(request_id, graph), json_output)
+        respond("trace", commands.trace_request(request_id, graph), json_output)
 
 
 @main.command()
@@ -95,7 +95,7 @@ def trace(request_id: str, show_plan: bool, graph: Path | None, json_output: boo
 @one_line_errors
 def gate(version_uri: str, policy: Path | None, json_output: bool) -> None:
     """May this version be deployed? 0 yes, 1 no, 2 could not decide, with all reasons."""
-    from . import commands
+    from ..commands import overview as commands
 
     answer = commands.gate_version(version_uri, policy)
     respond("gate", answer, json_output)
@@ -107,10 +107,6 @@ def gate(version_uri: str, policy: Path | None, json_output: bool) -> None:
 @one_line_errors
 def status(json_output: bool) -> None:
     """Open requests, days left, versions blocked."""
-    from . import commands
+    from ..commands import overview as commands
 
     respond("status", commands.status(), json_output)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .digests import TAG_KEY_BYTES, create_tag_key, key_id, read_retired_keys, read_tag_key, retired_key_file
-from .errors import DataError, LedgerError, StoreError
-from .records import State
-from .request_commands import MOST_COMPLAINTS, summary
-from .stages.workbench import Workbench
+from ..digests import TAG_KEY_BYTES, create_tag_key, key_id, read_retired_keys, read_tag_key, retired_key_file
+from ..errors import DataError, LedgerError, StoreError
+from ..records import State
+from ..stages.workbench import Workbench
+from .requests import MOST_COMPLAINTS, summary
 
 if TYPE_CHECKING:
-    from .adapters.ledger import Ledger
+    from ..adapters.ledger import Ledger
 
 _AFTER_ROTATION = (
     "back up the new key and the retired one",
@@ -98,7 +98,7 @@ def rotate_key() -> dict[str, Any]:
     Raises:
         LedgerError: some tags of open requests are in no readable data.
     """
-    from .adapters.ledger import Ledger
+    from ..adapters.ledger import Ledger
 
     bench = Workbench()
     path, old = bench.settings.tag_key_file, bench.key
@@ -140,8 +140,8 @@ def _kept(path: Path, key: bytes) -> Path:
 
 def _translation(bench: Workbench, new: bytes, wanted: Collection[str]) -> tuple[dict[str, str], int]:
     """Old tag -> new tag of what every dataset revision holds, and how many revisions could not be read."""
-    from .adapters.formats import Source, holds_no_records
-    from .adapters.ledger_keys import translation
+    from ..adapters.formats import Source, holds_no_records
+    from ..adapters.ledger_keys import translation
 
     mapping: dict[str, str] = {}
     data, unreadable = bench.params.data, 0
@@ -157,7 +157,7 @@ def _translation(bench: Workbench, new: bytes, wanted: Collection[str]) -> tuple
 
 def _erased_people(bench: Workbench, subjects: tuple[str, ...]) -> set[str]:
     """Those tags of these people, under the key in use and the retired ones, of which something is in force."""
-    from .adapters.ledger_keys import id_tags  # polars
+    from ..adapters.ledger_keys import id_tags  # polars
 
     keys = [bench.key, *read_retired_keys(bench.settings.tag_key_file).values()]
     known = bench.ledger.erased()[0].union(*(each.subjects for each in bench.ledger.tombstones().values()))

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import merkle
-from .commitments import Commitment, Commitments, Domain, committed, key_id, parse_head, read_key
-from .digests import write_atomically, write_document
-from .documents import decode, encode
-from .errors import ConfigError, LineageError, TamperedError
-from .lineage import DatasetRevision
-from .proofs import SCHEMA, Proofs, asked, check, read_proofs, written
+from .. import merkle
+from ..commitments import Commitment, Commitments, Domain, committed, key_id, parse_head, read_key
+from ..digests import write_atomically, write_document
+from ..documents import decode, encode
+from ..errors import ConfigError, LineageError, TamperedError
+from ..lineage import DatasetRevision
+from ..proofs import SCHEMA, Proofs, asked, check, read_proofs, written
 
 if TYPE_CHECKING:
-    from .stages.workbench import Workbench
+    from ..stages.workbench import Workbench
 
 Ids = Mapping[Domain, Sequence[str]]
 
@@ -57,7 +57,7 @@ def show(place: Place, leaves: Path | None = None) -> dict[str, Any]:
 
 def prove(place: Place, ids: Ids, out: Path) -> dict[str, Any]:
     """Write one document that shows for every id that it is in the set or that it is not; counts of both."""
-    from .stages.committing import store
+    from ..stages.committing import store
 
     bench = _bench()
     located, wanted = _located(bench, place), asked(store(bench).key(), ids)
@@ -102,7 +102,7 @@ def rotate(confirmed: bool) -> dict[str, Any]:
     Raises:
         ConfigError: it was not confirmed.
     """
-    from .stages.committing import store
+    from ..stages.committing import store
 
     if not confirmed:
         raise ConfigError(f"commitment rotate: {_AFTER_ROTATION}; add --yes if that is meant")
@@ -113,7 +113,7 @@ def rotate(confirmed: bool) -> dict[str, Any]:
 
 def disclose(target: Path) -> dict[str, Any]:
     """Write the commitment key for an auditor."""
-    from .stages.committing import store
+    from ..stages.committing import store
 
     kept = store(_bench())
     return {"dataset": kept.dataset, "key_id": kept.disclose(target), "out": str(target)}
@@ -126,7 +126,7 @@ _AFTER_ROTATION = (
 
 
 def _bench() -> Workbench:
-    from .stages.workbench import Workbench
+    from ..stages.workbench import Workbench
 
     return Workbench()
 
@@ -148,7 +148,7 @@ def _located(bench: Workbench, place: Place) -> Located:
 
 
 def _of_revision(bench: Workbench, rev: str) -> Located:
-    from .stages.committing import revision_tree, store
+    from ..stages.committing import revision_tree, store
 
     data = bench.params.data
     path = bench.from_root(data.path)
@@ -160,8 +160,8 @@ def _of_revision(bench: Workbench, rev: str) -> Located:
 
 
 def _of_version(bench: Workbench, model: str, commitments: Commitments) -> Located:
-    from .adapters.commitment_store import lost
-    from .stages.committing import revision_tree, store
+    from ..adapters.commitment_store import lost
+    from ..stages.committing import revision_tree, store
 
     if len(commitments.revisions) != 1:
         raise ConfigError(f"{model}: made from {len(commitments.revisions)} dataset revisions; name one with --rev, or give --retain")
@@ -176,8 +176,8 @@ def _of_version(bench: Workbench, model: str, commitments: Commitments) -> Locat
 
 
 def _of_retained(bench: Workbench, model: str, commitments: Commitments) -> Located:
-    from .adapters.commitment_store import lost
-    from .stages.committing import store
+    from ..adapters.commitment_store import lost
+    from ..stages.committing import store
 
     kept = store(bench)
     key = kept.key()

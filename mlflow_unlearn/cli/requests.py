@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .cli_options import as_json, lines, one_line_errors, respond
-from .reasons import EXTENSIONS, MEASURES, PAUSES, every_ground
+from ..reasons import EXTENSIONS, MEASURES, PAUSES, every_ground
+from .options import as_json, lines, one_line_errors, respond
 
 BASES = ("gdpr_17", "ccpa", "copyright", "safety", "contract", "poisoning")
 
@@ -31,11 +31,11 @@ def request() -> None:
 @one_line_errors
 def request_add(json_output: bool, **given: Any) -> None:
     """Enter a request. Ids come from a file or stdin, never from the command line, and are stored as keyed tags only."""
-    from . import request_commands
+    from ..commands import requests as commands
 
     named = {name: lines(given.pop(name)) for name in ("subjects", "records", "files")}
-    requested = request_commands.Requested(**named, removed_between=given.pop("removed_between"))
-    respond("request", request_commands.add_request(requested, request_commands.Terms(**given)), json_output)
+    requested = commands.Requested(**named, removed_between=given.pop("removed_between"))
+    respond("request", commands.add_request(requested, commands.Terms(**given)), json_output)
 
 
 @request.command("list")
@@ -44,9 +44,9 @@ def request_add(json_output: bool, **given: Any) -> None:
 @one_line_errors
 def request_list(state: str | None, json_output: bool) -> None:
     """All requests with their deadlines."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("requests", request_commands.list_requests(state), json_output)
+    respond("requests", commands.list_requests(state), json_output)
 
 
 @request.command("show")
@@ -55,9 +55,9 @@ def request_list(state: str | None, json_output: bool) -> None:
 @one_line_errors
 def request_show(request_id: str, json_output: bool) -> None:
     """One request."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("request", request_commands.show_request(request_id), json_output)
+    respond("request", commands.show_request(request_id), json_output)
 
 
 @request.command("extend")
@@ -68,9 +68,9 @@ def request_show(request_id: str, json_output: bool) -> None:
 @one_line_errors
 def request_extend(request_id: str, reason: str, until: str | None, json_output: bool) -> None:
     """Extend a deadline, once and before it passes (GDPR art. 12(3): to three months from receipt; CCPA: to 90 days). Tell the person why."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("request", request_commands.extend_request(request_id, reason, until), json_output)
+    respond("request", commands.extend_request(request_id, reason, until), json_output)
 
 
 @request.command("pause")
@@ -80,9 +80,9 @@ def request_extend(request_id: str, reason: str, until: str | None, json_output:
 @one_line_errors
 def request_pause(request_id: str, reason: str, json_output: bool) -> None:
     """Stop the clock while the person proves who they are (GDPR art. 12(6)); not under CCPA."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("request", request_commands.pause_request(request_id, reason), json_output)
+    respond("request", commands.pause_request(request_id, reason), json_output)
 
 
 @request.command("resume")
@@ -91,9 +91,9 @@ def request_pause(request_id: str, reason: str, json_output: bool) -> None:
 @one_line_errors
 def request_resume(request_id: str, json_output: bool) -> None:
     """Let the clock run again; the deadline moves by the pause."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("request", request_commands.resume_request(request_id), json_output)
+    respond("request", commands.resume_request(request_id), json_output)
 
 
 @request.command("refuse")
@@ -103,9 +103,9 @@ def request_resume(request_id: str, json_output: bool) -> None:
 @one_line_errors
 def request_refuse(request_id: str, ground: str, json_output: bool) -> None:
     """Refuse a request on a coded ground."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("request", request_commands.refuse_request(request_id, ground), json_output)
+    respond("request", commands.refuse_request(request_id, ground), json_output)
 
 
 @request.command("interim")
@@ -116,9 +116,9 @@ def request_refuse(request_id: str, ground: str, json_output: bool) -> None:
 @one_line_errors
 def request_interim(request_id: str, measure: str, ended: bool, json_output: bool) -> None:
     """Note a measure that protects the person until the request is decided (GDPR art. 18). It is noted, not enforced, here."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("request", request_commands.interim_measure(request_id, measure, ended=ended), json_output)
+    respond("request", commands.interim_measure(request_id, measure, ended=ended), json_output)
 
 
 @request.command("recipient")
@@ -130,9 +130,9 @@ def request_interim(request_id: str, measure: str, ended: bool, json_output: boo
 @one_line_errors
 def request_recipient(request_id: str, name: str, told: str | None, acknowledged: str | None, json_output: bool) -> None:
     """Note somebody to whom the data were disclosed and who has to be told of the erasure (GDPR art. 19)."""
-    from . import request_commands
+    from ..commands import requests as commands
 
-    respond("request", request_commands.note_recipient(request_id, name, told, acknowledged), json_output)
+    respond("request", commands.note_recipient(request_id, name, told, acknowledged), json_output)
 
 
 @request.command("close")
@@ -141,8 +141,8 @@ def request_recipient(request_id: str, name: str, told: str | None, acknowledged
 @one_line_errors
 def request_close(request_id: str, json_output: bool) -> None:
     """Close a request whose effect passed: retain becomes the dataset's new revision and the canary pool is spent."""
-    from .closing import close_request
-    from .request_commands import open_ends
+    from ..commands.closing import close_request
+    from ..commands.requests import open_ends
 
     answer = close_request(request_id)
     answer["warnings"] = open_ends(request_id) if answer["closed"] else []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import as_json, one_line_errors, respond
+from .options import as_json, one_line_errors, respond
 
 
 @click.command()
@@ -21,11 +21,11 @@ def guard(paths: tuple[Path, ...], folder: Path, install: bool, json_output: boo
 
     PATH: files or folders; default: the configured dataset and the files beside it, in the workspace.
     """
-    from . import guard_commands
+    from ..commands import guard as commands
 
     if install:
-        respond("guard_hook", guard_commands.install_hook(folder), json_output)
+        respond("guard_hook", commands.install_hook(folder), json_output)
         return
-    answer = guard_commands.guard_files(folder, paths)
+    answer = commands.guard_files(folder, paths)
     respond("guard", answer, json_output)
     sys.exit({"clean": 0, "refused": 1}.get(answer["answer"], 2))

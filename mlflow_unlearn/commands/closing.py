@@ -6,13 +6,13 @@ import shutil
 from datetime import UTC, datetime
 from typing import Any
 
-from .documents import decode
-from .errors import ConfigError, DataError
-from .records import ErasureRequest, Outcome, Registered, Split, State
-from .stages.burying import bury
-from .stages.guarding import data_files, data_paths
-from .stages.tracing import trace_requests
-from .stages.workbench import Workbench
+from ..documents import decode
+from ..errors import ConfigError, DataError
+from ..records import ErasureRequest, Outcome, Registered, Split, State
+from ..stages.burying import bury
+from ..stages.guarding import data_files, data_paths
+from ..stages.tracing import trace_requests
+from ..stages.workbench import Workbench
 
 
 def close_request(request_id: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _close(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) 
 
 def forgotten_canaries(bench: Workbench) -> frozenset[str]:
     """Record tags of the canaries that were forgotten in the batch's run."""
-    from .adapters.tables import read_set
+    from ..adapters.tables import read_set
 
     return frozenset(record.tag for name in ("audit_included", "tuning_included") for record in read_set(bench.sets, name))
 
@@ -87,7 +87,7 @@ def _still_held(bench: Workbench, request: ErasureRequest) -> str | None:
 
 
 def _commit_retain(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) -> int:
-    from .adapters.erasure import Erased, erase
+    from ..adapters.erasure import Erased, erase
 
     subjects, records = bench.ledger.erased()
     subjects, records = subjects | set(request.subjects), records | set(request.records) | canaries

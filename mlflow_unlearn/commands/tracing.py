@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .adapters.git_state import Git
-from .digests import write_atomically
-from .documents import encode, moment
-from .errors import ConfigError
-from .plan import plan
-from .records import Project
-from .stages.tracing import trace_requests
-from .stages.workbench import Workbench
+from ..adapters.git_state import Git
+from ..digests import write_atomically
+from ..documents import encode, moment
+from ..errors import ConfigError
+from ..plan import plan
+from ..records import Project
+from ..stages.tracing import trace_requests
+from ..stages.workbench import Workbench
 
 
 def trace_request(request_id: str, graph: Path | None = None) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def this_project(bench: Workbench) -> Project:
 
 
 def _drawing(graph: Path) -> Any:
-    from . import graph as drawings
+    from .. import graph as drawings
 
     kinds = {".dot": drawings.to_dot, ".svg": drawings.to_svg, ".html": drawings.to_html}
     if graph.suffix not in kinds:

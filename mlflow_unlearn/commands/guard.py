@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .digests import write_atomically
-from .documents import encode
-from .errors import ConfigError, DataError
-from .guard import GuardedFile, guard, summed
-from .stages.guarding import Watch, data_files, data_paths, guarded, watch
-from .stages.workbench import Workbench
+from ..digests import write_atomically
+from ..documents import encode
+from ..errors import ConfigError, DataError
+from ..guard import GuardedFile, guard, summed
+from ..stages.guarding import Watch, data_files, data_paths, guarded, watch
+from ..stages.workbench import Workbench
 
 if TYPE_CHECKING:
-    from .adapters.schemas import Schema
+    from ..adapters.schemas import Schema
 
 BEGIN, END = "# >>> mlflow-unlearn guard", "# <<< mlflow-unlearn guard"
 HOOK = """{begin} {folder} (runs when a DVC tracking file is staged)
@@ -73,7 +73,7 @@ def _count(bench: Workbench) -> int:
 
 
 def _hook(root: Path) -> Path:
-    from .adapters.git_history import GitHistory
+    from ..adapters.git_history import GitHistory
 
     return root / GitHistory(root).run("rev-parse", "--git-path", "hooks/pre-commit").decode().strip()  # worktrees and core.hooksPath included
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .cli_options import as_json, lines, one_line_errors, respond
-from .reasons import LIFTS
+from ..reasons import LIFTS
+from .options import as_json, lines, one_line_errors, respond
 
 
 @click.group()
@@ -21,9 +21,9 @@ def ledger() -> None:
 @one_line_errors
 def ledger_verify(json_output: bool) -> None:
     """Read the whole ledger: 0 when everything is as it was written, 1 when not, with all that was found."""
-    from . import ledger_commands
+    from ..commands import ledger as commands
 
-    found = ledger_commands.verify_ledger()
+    found = commands.verify_ledger()
     respond("ledger", found, json_output)
     sys.exit(1 if found["problems"] else 0)
 
@@ -38,9 +38,9 @@ def tombstone() -> None:
 @one_line_errors
 def tombstone_list(json_output: bool) -> None:
     """How many there are, by key."""
-    from . import ledger_commands
+    from ..commands import ledger as commands
 
-    respond("tombstones", ledger_commands.list_tombstones(), json_output)
+    respond("tombstones", commands.list_tombstones(), json_output)
 
 
 @tombstone.command("lift")
@@ -51,9 +51,9 @@ def tombstone_list(json_output: bool) -> None:
 @one_line_errors
 def tombstone_lift(request_id: str | None, subjects: Any, basis: str, json_output: bool) -> None:
     """Let people who lawfully return be in the data again."""
-    from . import ledger_commands
+    from ..commands import ledger as commands
 
-    respond("tombstones", ledger_commands.lift_tombstones(request_id, lines(subjects), basis), json_output)
+    respond("tombstones", commands.lift_tombstones(request_id, lines(subjects), basis), json_output)
 
 
 @click.group()
@@ -66,6 +66,6 @@ def key() -> None:
 @one_line_errors
 def key_rotate(json_output: bool) -> None:
     """Go on with a new tag key. The old one is kept beside it, since tombstones of erased people can only be recognised with it."""
-    from . import ledger_commands
+    from ..commands import ledger as commands
 
-    respond("key", ledger_commands.rotate_key(), json_output)
+    respond("key", commands.rotate_key(), json_output)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .cli_options import P, as_json, lines, one_line_errors, respond
+from .options import P, as_json, lines, one_line_errors, respond
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -50,9 +50,9 @@ def _given(arguments: dict[str, Any]) -> dict[Any, tuple[str, ...]]:
 @one_line_errors
 def commitment_show(json_output: bool, leaves: Path | None, **place: Any) -> None:
     """Root, size and key id of a dataset revision, or of what a version was made from."""
-    from . import commitment_commands
+    from ..commands import commitments as commands
 
-    respond("commitment", commitment_commands.show(commitment_commands.Place(**place), leaves), json_output)
+    respond("commitment", commands.show(commands.Place(**place), leaves), json_output)
 
 
 @commitment.command("prove")
@@ -63,10 +63,10 @@ def commitment_show(json_output: bool, leaves: Path | None, **place: Any) -> Non
 @one_line_errors
 def commitment_prove(json_output: bool, out: Path, **given: Any) -> None:
     """Write proofs that ids are in a set or are not. Ids come from a file or stdin only."""
-    from . import commitment_commands
+    from ..commands import commitments as commands
 
     ids = _given(given)
-    respond("commitment", commitment_commands.prove(commitment_commands.Place(**given), ids, out), json_output)
+    respond("commitment", commands.prove(commands.Place(**given), ids, out), json_output)
 
 
 @commitment.command("verify")
@@ -79,9 +79,9 @@ def commitment_prove(json_output: bool, out: Path, **given: Any) -> None:
 @one_line_errors
 def commitment_verify(json_output: bool, **given: Any) -> None:
     """Check proofs offline: 0 all ids are shown, 1 one is not, 2 bad input. An absence holds if the leaves were sorted: see `commitment audit`."""
-    from . import commitment_commands
+    from ..commands import commitments as commands
 
-    _answer(commitment_commands.verify(ids=_given(given), **given), json_output)
+    _answer(commands.verify(ids=_given(given), **given), json_output)
 
 
 @commitment.command("audit")
@@ -91,9 +91,9 @@ def commitment_verify(json_output: bool, **given: Any) -> None:
 @one_line_errors
 def commitment_audit(file: Path, root: str, json_output: bool) -> None:
     """Check all leaves of a set (from `commitment show --leaves`) against its root: sorted, distinct, complete."""
-    from . import commitment_commands
+    from ..commands import commitments as commands
 
-    _answer(commitment_commands.audit(file, root), json_output)
+    _answer(commands.audit(file, root), json_output)
 
 
 @commitment.command("rotate")
@@ -102,9 +102,9 @@ def commitment_audit(file: Path, root: str, json_output: bool) -> None:
 @one_line_errors
 def commitment_rotate(confirmed: bool, json_output: bool) -> None:
     """Destroy the commitment key and its leaves and go on with a new key."""
-    from . import commitment_commands
+    from ..commands import commitments as commands
 
-    respond("commitment", commitment_commands.rotate(confirmed), json_output)
+    respond("commitment", commands.rotate(confirmed), json_output)
 
 
 @commitment.command("disclose")
@@ -113,9 +113,9 @@ def commitment_rotate(confirmed: bool, json_output: bool) -> None:
 @one_line_errors
 def commitment_disclose(target: Path, json_output: bool) -> None:
     """Write the commitment key for an auditor, who can then test any id against proofs."""
-    from . import commitment_commands
+    from ..commands import commitments as commands
 
-    respond("commitment", commitment_commands.disclose(target), json_output)
+    respond("commitment", commands.disclose(target), json_output)
 
 
 def _answer(found: dict[str, Any], json_output: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import click
 
-from .errors import ConfigError, UnlearnError
+from ..errors import ConfigError, UnlearnError
 
 P = ParamSpec("P")
 
@@ -51,12 +51,12 @@ def lines(stream: Any) -> tuple[str, ...]:
 
 
 def respond(kind: str, document: dict[str, Any], json_output: bool) -> None:
-    """Print a command's document: as JSON, or as console.py shows this kind."""
+    """Print a command's document: as JSON, or as commands/console.py shows this kind."""
     if json_output:
         import json
 
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        from .console import show
+        from ..commands.console import show
 
         show(kind, document)

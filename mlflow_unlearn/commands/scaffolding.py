@@ -8,9 +8,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from .config import git_root, settings
-from .digests import create_tag_key, write_atomically
-from .errors import StoreError
+from ..config import git_root, settings
+from ..digests import create_tag_key, write_atomically
+from ..errors import StoreError
 
 _PRIVATE = "# Private state of mlflow-unlearn: tag key, ledger and record index. Nothing here belongs into git or DVC.\n*\n"
 
@@ -53,7 +53,7 @@ def scaffold(folder: Path, model: str | None = None, data: str | None = None) ->
 
 def _templates(folder: Path, model: str | None, data: str | None) -> dict[Path, str]:
     texts = {}
-    with as_file(files(__package__) / "scaffold") as source:
+    with as_file(files("mlflow_unlearn") / "scaffold") as source:
         for path in sorted(source.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 name = path.relative_to(source)
