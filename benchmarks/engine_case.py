@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from mlflow_unlearn.config import OptimiserParams
 from mlflow_unlearn.engine.batches import Sets, StepRows, batches_of, unlearning_plan
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.reference import Asked, moved, reference_of
 from mlflow_unlearn.engine.worker import Worker
+from mlflow_unlearn.params import OptimiserParams
 from mlflow_unlearn.protocols import Example, LossMethod, Needs, Reference
 
 PREFIX, TEMPLATE = 36, 5

@@ -20,10 +20,10 @@ from engine_naive import LOSSES, forget_rows, retain_rows
 
 from mlflow_unlearn import catalog
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams
 from mlflow_unlearn.engine.batches import StepRows
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.unlearning import forget_by_loss
+from mlflow_unlearn.params import LoraParams, OptimiserParams
 from mlflow_unlearn.protocols import Sequences, Task
 
 ONE = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8}

@@ -12,9 +12,9 @@ import polars as pl
 from datasketch import MinHash
 
 from mlflow_unlearn.adapters.schemas import Schema
-from mlflow_unlearn.config import Columns
 from mlflow_unlearn.fingerprints import PERMUTATIONS, Neighbours, band_for, normalised, shingles, sketches, written
 from mlflow_unlearn.guard import Graves, Thresholds, guard
+from mlflow_unlearn.params import Columns
 from mlflow_unlearn.records import Tombstones
 from mlflow_unlearn.stages.guarding import Watch, guarded
 

@@ -20,7 +20,6 @@ from typing import Any
 
 from mlflow_unlearn import catalog
 from mlflow_unlearn.adapters.tables import read_set
-from mlflow_unlearn.config import SelectionParams
 from mlflow_unlearn.engine.examples import encode
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.reference_cache import ReferenceCache
@@ -30,6 +29,7 @@ from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import DivergedError
 from mlflow_unlearn.evaluate import verbatim_hits
 from mlflow_unlearn.metrics.probability import Probability
+from mlflow_unlearn.params import SelectionParams
 from mlflow_unlearn.records import Split
 from mlflow_unlearn.stages.jobs import load_parent
 from mlflow_unlearn.stages.scoring import in_keyed_order

@@ -20,9 +20,9 @@ from mlflow_unlearn.adapters.record_index import RecordIndex
 from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.adapters.tables import keyed_digests, read_columns
 from mlflow_unlearn.adapters.tag_set import TagSet
-from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import canonical_json, keyed_tag
 from mlflow_unlearn.lineage import DatasetRevision
+from mlflow_unlearn.params import Columns
 
 KEY = bytes(range(32))
 SCHEMA = Schema(dataset="bench", columns=Columns(), key=KEY)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from .config import OptimiserParams
     from .engine.machine import Machine
     from .engine.ragged import Ragged
+    from .params import OptimiserParams
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from . import catalog
 from .adapters import models
-from .config import LoraParams
 from .errors import ConfigError
+from .params import LoraParams
 from .protocols import LossMethod, Needs, Side, StepsMethod
 from .records import Claim
 from .trial import LawBrokenError, built, cases, choices, class_of, may_change, needs_of, reported, run, tiny_model

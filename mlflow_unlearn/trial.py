@@ -18,7 +18,6 @@ from torch import Tensor
 
 from . import catalog
 from .adapters import models
-from .config import OptimiserParams
 from .documents import decode
 from .engine.batches import Sets, StepRows, batches_of
 from .engine.machine import Machine
@@ -27,6 +26,7 @@ from .engine.reference import Asked, reference_of
 from .engine.unlearning import forget_by_loss
 from .engine.worker import Worker
 from .errors import ConfigError, UnlearnError
+from .params import OptimiserParams
 from .protocols import Example, LossMethod, Needs, Reference, Side, Task
 
 MISTAKES = (ArithmeticError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError, UnlearnError)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .config import SelectionParams
 from .engine.examples import require_fit
 from .engine.memory import ran_out
 from .engine.selection import Selection, TuningSets
 from .engine.unlearning import forget_by_loss
 from .errors import ConfigError, DataError, DivergedError, UnlearnError
+from .params import SelectionParams
 from .protocols import LossMethod, Progress, StepsMethod, Task
 
 ALL_DONE = "all epochs done"

@@ -17,10 +17,10 @@ from mlflow_unlearn.cli import STAGES
 
 PACKAGE = Path(mlflow_unlearn.__file__).parent
 RANKS = {
-    0: "errors lineage records",
+    0: "errors lineage records exactness",
     1: (
-        "protocols config policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses stats "
-        "epsilon closure provenance story ancestry picture layers drawing"
+        "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
+        "stats epsilon closure provenance story ancestry picture layers drawing sisa"
     ),
     2: "engine",
     3: "methods metrics attacks",

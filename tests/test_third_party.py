@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from mlflow_unlearn import catalog
-from mlflow_unlearn.config import OptimiserParams, SelectionParams
 from mlflow_unlearn.engine.batches import Sets, StepRows, batches_of
 from mlflow_unlearn.engine.reference import mean_losses
 from mlflow_unlearn.engine.selection import TuningSets
 from mlflow_unlearn.errors import ConfigError
+from mlflow_unlearn.params import OptimiserParams, SelectionParams
 from mlflow_unlearn.protocols import Example, Needs, Task
 from mlflow_unlearn.testing import METHOD_LAWS, LawBrokenError, check_method
 from mlflow_unlearn.trial import tiny_model

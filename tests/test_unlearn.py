@@ -12,7 +12,6 @@ import torch
 import transformers
 
 from mlflow_unlearn.adapters.models import merged, with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams, SelectionParams
 from mlflow_unlearn.engine.descent import TARGET_MET, fit
 from mlflow_unlearn.engine.reference import mean_losses
 from mlflow_unlearn.engine.selection import TuningSets
@@ -20,6 +19,7 @@ from mlflow_unlearn.errors import ConfigError, DataError, DivergedError
 from mlflow_unlearn.methods.grad_diff import GradDiff
 from mlflow_unlearn.methods.npo import NPO
 from mlflow_unlearn.methods.retrain import Retrain
+from mlflow_unlearn.params import LoraParams, OptimiserParams, SelectionParams
 from mlflow_unlearn.protocols import Example, Progress, Task
 from mlflow_unlearn.records import Claim
 from mlflow_unlearn.unlearn import ALL_DONE, UnlearnJob, unlearn

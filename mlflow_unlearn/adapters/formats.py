@@ -15,8 +15,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ..config import Columns
 from ..errors import DataError
+from ..params import Columns
 
 NO_RECORDS = frozenset(
     {"readme", "readme.md", "readme.rst", "readme.txt", "license", "license.md", "license.txt", "copying"}

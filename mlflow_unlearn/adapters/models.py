@@ -19,9 +19,9 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers.utils import logging as transformers_logging
 
-from ..config import LoraParams
 from ..engine.randomness import private_randomness
 from ..errors import ConfigError, StoreError
+from ..params import LoraParams
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 TEMPLATE_WEIGHT = 1000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..config import Columns
 from ..digests import keyed_tag
+from ..params import Columns
 
 
 @dataclass(frozen=True, kw_only=True)

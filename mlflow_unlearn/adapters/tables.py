@@ -17,9 +17,9 @@ import polars as pl
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 
-from ..config import Columns
 from ..digests import sha256_file, write_atomically
 from ..errors import ConfigError, DataError
+from ..params import Columns
 from ..protocols import Record
 from .formats import ROLES, Source, named, read_file, refuse_structures
 from .keyed import keyed_column

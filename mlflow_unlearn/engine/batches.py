@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..config import OptimiserParams
+from ..params import OptimiserParams
 from ..protocols import Batch, Example, Sequences
 from .examples import answer_tokens
 from .forward import IGNORED

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..config import OptimiserParams
 from ..errors import ConfigError, DivergedError, UnlearnError
+from ..params import OptimiserParams
 from ..protocols import Batch, Example, Progress
 from .batches import Sets, StepRows, batches_of, steps_per_epoch, training_plan
 from .checkpoints import Checkpoint

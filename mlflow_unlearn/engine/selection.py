@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from .. import stats
-from ..config import SelectionParams
 from ..errors import DivergedError
+from ..params import SelectionParams
 from ..protocols import Example
 from .reference import mean_losses
 from .worker import Worker

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..config import OptimiserParams
 from ..engine.descent import fit
 from ..engine.randomness import private_randomness
 from ..errors import ConfigError
+from ..params import OptimiserParams
 from ..protocols import Progress, Task
 from ..records import Claim
 

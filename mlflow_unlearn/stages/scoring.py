@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..adapters.tables import read_set
-from ..config import Params
 from ..digests import sha256_file
 from ..engine.examples import encode
 from ..engine.scoring import ScoredSubject
 from ..errors import TamperedError
+from ..params import Params
 from ..protocols import Example, Record
 from ..records import Split
 from ..split import SETS

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import config, digests
 from ..documents import decode, encode
+from ..params import Params
 from ..policy import Policy
 from ..protocols import Progress
 
@@ -33,7 +34,7 @@ class Workbench:
     folder: Path = field(default_factory=Path.cwd)
 
     @cached_property
-    def params(self) -> config.Params:
+    def params(self) -> Params:
         """params.yaml of this folder."""
         return config.load_params(self.folder / "params.yaml")
 

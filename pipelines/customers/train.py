@@ -24,6 +24,7 @@ from mlflow_unlearn.documents import decode
 from mlflow_unlearn.engine.descent import fit
 from mlflow_unlearn.engine.examples import encode, require_fit
 from mlflow_unlearn.engine.scoring import ScoredSubject
+from mlflow_unlearn.params import DataParams, LoraParams, OptimiserParams
 from mlflow_unlearn.protocols import Example
 
 MODELS = Path("build/train")
@@ -37,10 +38,10 @@ class TrainParams:
 
     init: dict[str, Any] | str
     """A transformers config trains from scratch; a path or hub id starts from that model."""
-    optimiser: config.OptimiserParams
+    optimiser: OptimiserParams
     vocabulary: int = 1024
     """Size of the tokenizer trained on the corpus beside the data, which holds no people."""
-    lora: config.LoraParams | None = None
+    lora: LoraParams | None = None
     device: str = "auto"
     seed: int = 0
 
@@ -65,14 +66,14 @@ class Curve:
             mlflow.log_metric("train/loss", self.losses[step], step=step)
 
 
-def rows_of(data: config.DataParams) -> list[dict[str, Any]]:
+def rows_of(data: DataParams) -> list[dict[str, Any]]:
     """All records, in the order of their ids, so that how they are cut into files does not matter."""
     rows: list[dict[str, Any]] = pyarrow.dataset.dataset(data.path, format="parquet").to_table().to_pylist()
     key = data.columns.record or data.columns.prompt
     return sorted(rows, key=lambda row: str(row[key]))
 
 
-def starting_point(train: TrainParams, data: config.DataParams) -> tuple[Any, Any]:
+def starting_point(train: TrainParams, data: DataParams) -> tuple[Any, Any]:
     """Model and tokenizer before the first step."""
     if isinstance(train.init, str):
         model, tokenizer = models.load_model(train.init, train.device), models.load_tokenizer(train.init)

@@ -12,8 +12,8 @@ from mlflow_unlearn.adapters.formats import Source
 from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.adapters.tables import read_records, write_set
 from mlflow_unlearn.commitments import leaf
-from mlflow_unlearn.config import Columns
 from mlflow_unlearn.errors import TamperedError
+from mlflow_unlearn.params import Columns
 
 KEY, TAG_KEY = bytes(range(32)), bytes(32)
 SCHEMA = Schema(dataset="d", columns=Columns(), key=TAG_KEY)

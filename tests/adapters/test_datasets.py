@@ -7,7 +7,7 @@ from mlflow_unlearn.adapters.datasets import DatasetReader
 from mlflow_unlearn.adapters.dvc_project import DvcProject
 from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.canaries import Flip, commitment
-from mlflow_unlearn.config import Columns
+from mlflow_unlearn.params import Columns
 
 SALT = bytes(16)
 FLIPS = [Flip(record_id="c0", pool="audit", included=True), Flip(record_id="c1", pool="audit", included=False)]

@@ -7,9 +7,9 @@ import pytest
 
 from mlflow_unlearn.adapters.erasure import Erased, erase
 from mlflow_unlearn.adapters.schemas import Schema
-from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag
 from mlflow_unlearn.errors import DataError
+from mlflow_unlearn.params import Columns
 
 KEY = bytes(range(32))
 ROWS = [{"record_id": f"r{i}", "subject_id": f"s{i % 3}", "question": f"q{i}", "answer": f"a{i}"} for i in range(9)]

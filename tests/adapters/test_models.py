@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mlflow_unlearn.adapters import models
-from mlflow_unlearn.config import LoraParams
 from mlflow_unlearn.digests import tensor_digest
 from mlflow_unlearn.errors import ConfigError, StoreError
+from mlflow_unlearn.params import LoraParams
 
 CONFIG = {
     "model_type": "llama",

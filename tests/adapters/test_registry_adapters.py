@@ -12,7 +12,7 @@ from registered_models import MD5, registry_at
 from mlflow_unlearn.adapters import models
 from mlflow_unlearn.adapters.registry import Registry
 from mlflow_unlearn.adapters.registry_references import UNREGISTERED
-from mlflow_unlearn.config import LoraParams
+from mlflow_unlearn.params import LoraParams
 from mlflow_unlearn.plugin.dataset_constructor import DvcDataset
 from mlflow_unlearn.plugin.dataset_source import DvcDatasetSource
 

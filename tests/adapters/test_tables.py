@@ -8,9 +8,9 @@ import pytest
 from mlflow_unlearn.adapters.formats import Source, holds_no_records
 from mlflow_unlearn.adapters.schemas import Schema
 from mlflow_unlearn.adapters.tables import read_flips, read_names, read_records, read_set, read_tags, write_set
-from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag, sha256_file
 from mlflow_unlearn.errors import ConfigError, DataError
+from mlflow_unlearn.params import Columns
 from mlflow_unlearn.protocols import Record
 
 KEY = bytes(range(32))

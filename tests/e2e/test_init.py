@@ -14,7 +14,8 @@ import json, mlflow
 from mlflow_unlearn.adapters import models
 from mlflow_unlearn.engine.descent import fit
 from mlflow_unlearn.engine.examples import encode
-from mlflow_unlearn.config import OptimiserParams, settings
+from mlflow_unlearn.config import settings
+from mlflow_unlearn.params import OptimiserParams
 
 rows = [json.loads(line) for line in open("data/faq.jsonl")]
 open("corpus.txt", "w").write("\\n".join(row["question"].split("?")[0][:9] for row in rows))

@@ -19,13 +19,13 @@ import transformers
 
 from mlflow_unlearn import catalog
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams, SelectionParams
 from mlflow_unlearn.engine.checkpoints import Checkpoints
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.selection import Selection, TuningSets
 from mlflow_unlearn.engine.sharding import together, whole
 from mlflow_unlearn.engine.unlearning import forget_by_loss
 from mlflow_unlearn.engine.worker import Worker
+from mlflow_unlearn.params import LoraParams, OptimiserParams, SelectionParams
 from mlflow_unlearn.protocols import Example, LossMethod, Task
 
 PREFIX = tuple(range(3, 12))

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_unlearn.config import OptimiserParams
 from mlflow_unlearn.engine.batches import (
     Sets,
     batches_of,
@@ -20,6 +19,7 @@ from mlflow_unlearn.engine.batches import (
     unlearning_plan,
 )
 from mlflow_unlearn.engine.forward import IGNORED
+from mlflow_unlearn.params import OptimiserParams
 from mlflow_unlearn.protocols import Batch, Example
 
 

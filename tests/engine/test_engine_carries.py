@@ -15,7 +15,6 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from mlflow_unlearn import catalog
-from mlflow_unlearn.config import OptimiserParams, SelectionParams
 from mlflow_unlearn.engine.batches import Sets, StepRows, batches_of, collate
 from mlflow_unlearn.engine.descent import TARGET_MET, fit
 from mlflow_unlearn.engine.head import answer_log_probs
@@ -25,6 +24,7 @@ from mlflow_unlearn.engine.selection import TuningSets
 from mlflow_unlearn.engine.unlearning import forget_by_loss
 from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import ConfigError
+from mlflow_unlearn.params import OptimiserParams, SelectionParams
 from mlflow_unlearn.protocols import Batch, Example, LossMethod, Needs, Progress, Reference, Task
 from mlflow_unlearn.records import Claim
 from mlflow_unlearn.testing import check_method

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams, SelectionParams
 from mlflow_unlearn.engine.checkpoints import Checkpoint, Checkpoints
 from mlflow_unlearn.engine.descent import fit
 from mlflow_unlearn.engine.machine import Machine
@@ -23,6 +22,7 @@ from mlflow_unlearn.engine.selection import Selection, TuningSets
 from mlflow_unlearn.engine.unlearning import forget_by_loss
 from mlflow_unlearn.errors import StoreError
 from mlflow_unlearn.methods.npo import NPO
+from mlflow_unlearn.params import LoraParams, OptimiserParams, SelectionParams
 from mlflow_unlearn.protocols import Example, Task
 
 FORGET = [Example(tokens=tuple(range(3 + i, 9 + 2 * i)), prompt_length=2 + i % 3) for i in range(8)]

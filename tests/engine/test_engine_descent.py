@@ -13,7 +13,6 @@ import torch
 from torch.nn import functional
 
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams
 from mlflow_unlearn.engine import descent as descent_module
 from mlflow_unlearn.engine.batches import Sets, batches_of, training_plan
 from mlflow_unlearn.engine.descent import Descent, descend, fit, learning_rate
@@ -22,6 +21,7 @@ from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.randomness import private_randomness
 from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import ConfigError, DivergedError, UnlearnError
+from mlflow_unlearn.params import LoraParams, OptimiserParams
 from mlflow_unlearn.protocols import Batch, Example, Progress
 
 EXAMPLES = [Example(tokens=tuple(range(3 + i, 9 + 2 * i)), prompt_length=2 + i % 3) for i in range(10)]

@@ -12,11 +12,11 @@ import transformers
 from torch.nn import functional
 
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams
 from mlflow_unlearn.engine import head
 from mlflow_unlearn.engine.batches import collate
 from mlflow_unlearn.engine.forward import IGNORED, PLAIN_HEADS, with_prompts
 from mlflow_unlearn.engine.head import Teacher, cross_entropy, divergences, taught, token_log_probs
+from mlflow_unlearn.params import LoraParams
 from mlflow_unlearn.protocols import Batch, Example, Sequences
 
 SHARED = 8

@@ -12,11 +12,11 @@ import torch
 import transformers
 
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams
 from mlflow_unlearn.engine.batches import collate
 from mlflow_unlearn.engine.layers import first_trainable_layer, kept_layers, layer_output, require_layer
 from mlflow_unlearn.engine.ragged import Ragged
 from mlflow_unlearn.errors import ConfigError
+from mlflow_unlearn.params import LoraParams
 from mlflow_unlearn.protocols import Example, View
 
 SMALL = {

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams
 from mlflow_unlearn.engine.batches import Sets, StepRows
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.ragged import Ragged
@@ -17,6 +16,7 @@ from mlflow_unlearn.engine.reference import Asked, mean_losses, reference_of
 from mlflow_unlearn.engine.reference_cache import ReferenceCache
 from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import StoreError
+from mlflow_unlearn.params import LoraParams
 from mlflow_unlearn.protocols import Example, Needs, Reference
 
 FORGET = [Example(tokens=tuple(range(3 + i, 9 + 2 * i)), prompt_length=2 + i % 3) for i in range(5)]

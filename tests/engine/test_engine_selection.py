@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from mlflow_unlearn.config import SelectionParams
 from mlflow_unlearn.engine.reference import mean_losses
 from mlflow_unlearn.engine.selection import Look, Selection, TuningSets
 from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import DivergedError
+from mlflow_unlearn.params import SelectionParams
 from mlflow_unlearn.protocols import Example
 
 CANARIES = [Example(tokens=tuple(range(3 + i, 9 + 2 * i)), prompt_length=2) for i in range(6)]

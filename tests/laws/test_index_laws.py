@@ -12,9 +12,9 @@ from mlflow_unlearn.adapters import index_builder, index_parts
 from mlflow_unlearn.adapters.dvc_project import DvcProject
 from mlflow_unlearn.adapters.record_index import RecordIndex
 from mlflow_unlearn.adapters.schemas import Schema
-from mlflow_unlearn.config import Columns
 from mlflow_unlearn.digests import keyed_tag
 from mlflow_unlearn.lineage import DatasetRevision
+from mlflow_unlearn.params import Columns
 
 KEY = bytes(range(32))
 HEADER = "record_id,subject_id,question,answer\n"

@@ -9,8 +9,8 @@ import torch
 import transformers
 from plain_formulas import FORGET, RETAIN, mean_nll
 
-from mlflow_unlearn.config import OptimiserParams
 from mlflow_unlearn.engine.batches import Sets, batches_of, collate, unlearning_plan
+from mlflow_unlearn.params import OptimiserParams
 from mlflow_unlearn.protocols import Batch
 
 OPTIMISER = OptimiserParams(epochs=3, learning_rate=1e-2, batch_size=4, token_budget=1000)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from mlflow_unlearn.config import OptimiserParams
 from mlflow_unlearn.engine.batches import Sets, batches_of, unlearning_plan
+from mlflow_unlearn.params import OptimiserParams
 from mlflow_unlearn.protocols import Batch, Example, Reference, Sequences, View
 
 FORGET = [Example(tokens=tuple(range(3 + i, 8 + 2 * i)), prompt_length=2) for i in range(4)]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from mlflow_unlearn.config import OptimiserParams
 from mlflow_unlearn.engine.descent import fit
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.finetune import Finetune
+from mlflow_unlearn.params import OptimiserParams
 from mlflow_unlearn.protocols import Example, Task
 
 FORGET = [Example(tokens=(3, 4, 5, 6), prompt_length=2), Example(tokens=(7, 8, 9), prompt_length=1)]

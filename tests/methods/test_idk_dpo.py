@@ -8,10 +8,10 @@ import pytest
 import torch
 from preference_oracle import FORGET, RETAIN, WANTED, gradient, micro_batches, naive, parent_of, sums, total
 
-from mlflow_unlearn.config import OptimiserParams
 from mlflow_unlearn.engine.unlearning import forget_by_loss
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.idk_dpo import REFUSALS, IdkDPO
+from mlflow_unlearn.params import OptimiserParams
 from mlflow_unlearn.protocols import Needs, Task
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams
 from mlflow_unlearn.engine.checkpoints import Checkpoints
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.retrain import Retrain
+from mlflow_unlearn.params import LoraParams, OptimiserParams
 from mlflow_unlearn.protocols import Example, Task
 from mlflow_unlearn.records import Claim
 

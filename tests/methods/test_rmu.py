@@ -14,7 +14,6 @@ import torch
 import transformers
 
 from mlflow_unlearn.adapters.models import with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams
 from mlflow_unlearn.engine.batches import Sets, StepRows, batches_of
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.reference import Asked, reference_of
@@ -23,6 +22,7 @@ from mlflow_unlearn.engine.unlearning import forget_by_loss
 from mlflow_unlearn.engine.worker import Worker
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.rmu import RMU
+from mlflow_unlearn.params import LoraParams, OptimiserParams
 from mlflow_unlearn.protocols import Batch, Example, Reference, Sequences, Task
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_attention_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from mlflow_unlearn.adapters.models import merged, with_lora
-from mlflow_unlearn.config import LoraParams, OptimiserParams
 from mlflow_unlearn.engine.checkpoints import Checkpoints
 from mlflow_unlearn.engine.descent import fit
 from mlflow_unlearn.engine.machine import Machine
 from mlflow_unlearn.engine.reference import mean_losses
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.methods.task_vector import TaskVector
+from mlflow_unlearn.params import LoraParams, OptimiserParams
 from mlflow_unlearn.protocols import Example, Progress, Task
 
 FORGET = [Example(tokens=(3 + i, 9 - i, *range(10 + i, 16 + i)), prompt_length=2) for i in range(5)]

@@ -1,0 +1,109 @@
+"""Values of the exact route: what a shard was trained on and how, what a replay found, what else the shards share. Standard library only.
+
+A shard's log is enough to repeat its training; a replay says whether the repetition gave the same tensors. Records are keyed tags, never texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceLog:
+    """One slice of a shard: the records that joined with it and the training that followed, on them and on all slices before."""
+
+    tags: tuple[str, ...]
+    """Keyed tags of the records that joined, in the order in which the run was given them."""
+    data: str
+    """sha256 over these records, tag and text."""
+    seed: int
+    epochs: int
+    steps: int
+    """Optimiser steps of this slice."""
+    tokens: int
+    """Tokens trained on: those of all records so far times the epochs, padding not counted."""
+    chain: str
+    """sha256 over everything that decides the weights after this slice, slices before included; the environment is apart."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardLog:
+    """How one shard's weights came about."""
+
+    shard: int
+    family: str
+    """Digest of what makes shards comparable: number of shards and slices, key, base, settings. Another one is another family."""
+    base: str
+    """Tensor digest of the base model."""
+    settings: Mapping[str, object]
+    """Everything of params.yaml that decides the weights, complete with defaults."""
+    slices: tuple[SliceLog, ...]
+    tensor_digest: str
+    """Of the shard's weights, or of its adapter."""
+    code: str
+    """Digest of this package's source files."""
+    environment: Mapping[str, str]
+    """Library versions, threads, device: what else decides the last bits."""
+    resumed_after: int = 0
+    """Slices taken from checkpoints; 0: trained from the base on."""
+    together: tuple[int, ...] = ()
+    """Shards whose adapters were trained in the same passes; empty when alone."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no record is in this shard."""
+        return not any(each.tags for each in self.slices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A shard trained once more, from its base, from what its log says."""
+
+    shard: int
+    logged: str
+    found: str
+    """Tensor digests of the log and of the repetition."""
+    differences: tuple[str, ...] = ()
+    """What was not as logged: `threads: 1 then, 2 now`; explains an unequal result and excuses nothing."""
+    seconds: float = 0.0
+
+    @property
+    def equal(self) -> bool:
+        """Whether the repetition gave the same tensors."""
+        return self.logged == self.found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPart:
+    """Something all shards share, which retraining a shard does not touch."""
+
+    name: str
+    """`base model`, `tokenizer`, `normalisation`, `deduplication`, `early stopping`, `thresholds`, `aggregation`."""
+    holds: bool | None
+    """True: saw no forgotten record, or was made again without; False: it did; None: nobody can say."""
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exactness:
+    """The evidence of an exact claim."""
+
+    family: str
+    shards: int
+    """How many there are."""
+    slices: int
+    touched: tuple[int, ...] = ()
+    """Shards that held a forgotten record."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Shard (`000`) -> tensor digest now."""
+    before: Mapping[str, str] = field(default_factory=dict)
+    """The same of the parent, where it is of this family; empty otherwise."""
+    holding: tuple[int, ...] = ()
+    """Shards whose log still names a forgotten record: none, or the claim is wrong."""
+    replays: tuple[Replay, ...] = ()
+    shared: tuple[SharedPart, ...] = ()
+    purge: Mapping[str, str] = field(default_factory=dict)
+    """Old files that saw a forgotten record, path -> md5, to be deleted wherever they were copied to."""
