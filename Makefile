@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui bench bench-engine clean
+.PHONY: help demo test check ui bench bench-engine bench-exact clean
 
 INSTALLED := .venv/.installed
 BIN := $(CURDIR)/.venv/bin
@@ -19,12 +19,14 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 help:
-	@echo "make demo              a person is forgotten, start to finish, in build/demo (DATA=path/to/tofu for the TOFU benchmark)"
+	@echo "make demo              a person is forgotten exactly, start to finish, in build/demo"
+	@echo "                       STRATEGY=approximate: by a gradient method; DATA=path/to/tofu: the TOFU benchmark"
 	@echo "make test              every test this machine can run"
 	@echo "make check             ruff, mypy and the fast tests"
 	@echo "make ui                MLflow on 127.0.0.1: the demo's models if there are any, else this repository's"
 	@echo "make bench             the figures of docs/benchmarks.md, each against its baseline in the same run"
 	@echo "make bench-engine      unlearning steps against plain code: speed, memory, same numbers; more where there is a CUDA device"
+	@echo "make bench-exact       exact deletion against training everything again; what shards cost in accuracy"
 	@echo "make clean             removes build/ and caches; .venv, mlflow.db and .unlearn/ stay"
 
 .venv: $(INSTALLED)
@@ -43,7 +45,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch "$@"
 
 demo: $(INSTALLED)
-	@"$(BIN)/python" pipelines/demo.py $(if $(DATA),--data "$(DATA)")
+	@"$(BIN)/python" pipelines/demo.py $(if $(DATA),--data "$(DATA)") $(if $(STRATEGY),--strategy "$(STRATEGY)")
 
 test: $(INSTALLED)
 	$(PYTEST)
@@ -67,6 +69,9 @@ bench: $(INSTALLED)
 
 bench-engine: $(INSTALLED)
 	@"$(BIN)/python" benchmarks/engine.py
+
+bench-exact: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/exact.py
 
 clean:
 	rm -rf build .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -35,6 +35,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def source_digest(folder: Path) -> str:
+    """Hex SHA-256 over the Python files below a folder, by name: which code ran."""
+    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*.py"))})
+
+
 def keyed_tag(key: bytes, domain: Domain, *parts: str) -> str:
     """HMAC-SHA-256 over netstring-framed parts (`length:text`, length in UTF-8 bytes), cut to 128 bits, as 32 hex characters.
 

@@ -8,6 +8,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .lineage import DatasetRevision
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedBase:
+    """What every shard starts from, by name and by what it is."""
+
+    reference: str
+    """Folder, hub id or `models:/NAME/VERSION`."""
+    tensor_digest: str
+    tokenizer_digest: str
+    """sha256 over the files of the tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What makes shards comparable and their ensemble one model; equal as long as nothing of it changes, whatever is forgotten."""
+
+    family: str
+    """Digest of all the rest and of the tag key's check value. Another number of shards or slices, key, base or setting is another family."""
+    shards: int
+    slices: int
+    base: PinnedBase
+    settings: Mapping[str, object]
+    """Everything of params.yaml that decides weights, complete with defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How the data are divided now."""
+
+    requests: tuple[str, ...]
+    """Open requests whose records are left out."""
+    family: str
+    datasets: tuple[DatasetRevision, ...]
+    """What is cut, before anything is left out."""
+    records: Mapping[str, int]
+    """Shard -> records to train on."""
+    touched: tuple[int, ...] = ()
+    """Shards that held a record which is left out."""
+    split_digest: str | None = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class SliceLog:
@@ -68,6 +110,8 @@ class Replay:
     """Tensor digests of the log and of the repetition."""
     differences: tuple[str, ...] = ()
     """What was not as logged: `threads: 1 then, 2 now`; explains an unequal result and excuses nothing."""
+    device: str = "cpu"
+    """Where it was repeated."""
     seconds: float = 0.0
 
     @property
@@ -99,6 +143,8 @@ class Exactness:
     """Shards that held a forgotten record."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Shard (`000`) -> tensor digest now."""
+    empty: tuple[int, ...] = ()
+    """Shards into which no record falls any more: they have no weights."""
     before: Mapping[str, str] = field(default_factory=dict)
     """The same of the parent, where it is of this family; empty otherwise."""
     holding: tuple[int, ...] = ()
@@ -106,4 +152,4 @@ class Exactness:
     replays: tuple[Replay, ...] = ()
     shared: tuple[SharedPart, ...] = ()
     purge: Mapping[str, str] = field(default_factory=dict)
-    """Old files that saw a forgotten record, path -> md5, to be deleted wherever they were copied to."""
+    """Files that saw a forgotten record and were replaced, md5 -> path: to be deleted wherever they were copied to."""

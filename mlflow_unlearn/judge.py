@@ -1,36 +1,54 @@
-"""The verb `judge`: an evaluation and a policy to a verdict for each effect, with every condition and its figure.
+"""The verb `judge`: an evaluation, the run behind it and a policy to a verdict for each effect, with every condition and its figure.
 
 A condition that fails as evidence of leakage or damage makes FAIL; one that merely does not hold, or was not measured, keeps from PASS. Nothing
 unknown passes, and dropping evidence never turns a no into a yes: whatever is named in the settings, measured on another state of the model, or
-asked by the policy must be there. All p-values that can make FAIL share the policy's alpha by one Holm correction.
+asked by the policy must be there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import stats
+from .errors import TamperedError
+from .exact_conditions import REPLAY, TRUSTED, exact
+from .leakage import LEAKAGE, OWN, PARAPHRASED, VERBATIM, Signs, attacks_of, states_of, unmeasured
 from .policy import Policy
-from .records import CanaryTest, Claim, Condition, Effect, Evaluation, ModelReport, Outcome, Score, Verdict
+from .records import CanaryTest, Claim, Condition, Effect, Evaluation, ModelReport, Outcome, Score, Unlearned, Verdict
 
-CANARY_ALARM = 0.01
-"""Holm-adjusted p below which canaries contradict a claim of exactness: an implementation error, not a residue."""
-FINE_TUNED, PROBE = "fine-tuned", "canaries after the benign fine-tune"
+PROBE = "canaries after the benign fine-tune"
 UTILITY = tuple(f"{name}/{metric}" for name in ("retain", "neighbours", "general") for metric in ("exact_memorization", "rouge_l_recall"))
 """Every one of these must be measured; others are judged when they are there."""
-LEAKAGE, VERBATIM, PARAPHRASED, OWN = "no evidence of leakage", "verbatim answers", "paraphrased questions", "the request's own records"
 
 
-def judge(evaluation: Evaluation, policy: Policy, claim: Claim) -> tuple[Verdict, Verdict]:
-    """The verdicts for removal and for suppression; certified claims need a verifier of their own and stay undecided here."""
-    removal = {Claim.EXACT: _exact, Claim.APPROXIMATE: _approximate, Claim.CERTIFIED: _certified}[claim](evaluation, policy)
-    return _verdict(Effect.REMOVAL, removal), _verdict(Effect.SUPPRESSION, _outputs(evaluation, policy, Effect.SUPPRESSION))
+def judge(evaluation: Evaluation, policy: Policy, unlearned: Unlearned) -> tuple[Verdict, Verdict]:
+    """The verdicts for removal and for suppression; certified claims need a verifier of their own and stay undecided here.
+
+    Raises:
+        TamperedError: the evaluation measured other weights, or other sets, than the run made.
+    """
+    _refuse_other_run(evaluation, unlearned)
+    if unlearned.claim is Claim.EXACT:
+        removal = exact(evaluation, policy, unlearned)
+        said = _said_exactly(evaluation)
+        return _verdict(Effect.REMOVAL, removal, said), _verdict(Effect.SUPPRESSION, (*removal, *_speaks(evaluation, policy)), said)
+    removal = _approximate(evaluation, policy) if unlearned.claim is Claim.APPROXIMATE else _certified()
+    return _verdict(Effect.REMOVAL, removal, _SEEN), _verdict(Effect.SUPPRESSION, _outputs(evaluation, policy, Effect.SUPPRESSION), _SEEN)
 
 
-def _verdict(effect: Effect, conditions: Sequence[Condition]) -> Verdict:
+_SEEN = "This is what these attacks could see, not a proof of erasure"
+
+
+def _refuse_other_run(evaluation: Evaluation, unlearned: Unlearned) -> None:
+    measured, made = (evaluation.unlearned, evaluation.split_digest), (unlearned.tensor_digest, unlearned.split_digest)
+    if measured != made:
+        what = f"the evaluation is of weights {measured[0][:16]} and split {measured[1][:16]}, the run made {made[0][:16]} of {made[1][:16]}"
+        raise TamperedError(f"judge: {what}; run `dvc repro`")
+
+
+def _verdict(effect: Effect, conditions: Sequence[Condition], passed: str) -> Verdict:
     broken = [condition for condition in conditions if condition.holds is not True]
     if any(condition.holds is False and condition.failure for condition in broken):
         outcome = Outcome.FAIL
@@ -38,19 +56,41 @@ def _verdict(effect: Effect, conditions: Sequence[Condition]) -> Verdict:
         outcome = Outcome.INCONCLUSIVE if broken else Outcome.PASS
     worst_first = sorted(broken, key=lambda condition: (condition.holds is None, not condition.failure))
     reasons = tuple(f"{condition.name}: {condition.detail}" for condition in worst_first)
-    return Verdict(effect=effect, outcome=outcome, reasons=reasons or (_passed(conditions),), conditions=tuple(conditions))
+    return Verdict(effect=effect, outcome=outcome, reasons=reasons or (_passed(conditions, passed),), conditions=tuple(conditions))
 
 
-def _passed(conditions: Sequence[Condition]) -> str:
-    limits = "; ".join(f"{c.name}: {c.detail}" for c in conditions if c.name.startswith("canaries"))
-    return f"every condition holds; {limits}. This is what these attacks could see, not a proof of erasure"
+def _passed(conditions: Sequence[Condition], passed: str) -> str:
+    """What limits a yes comes with it: what canaries could see, what was repeated, what somebody merely vouches for."""
+    told = (c for c in conditions if c.name.startswith("canar") or c.name == REPLAY or TRUSTED in c.detail)
+    limits = "; ".join(f"{c.name}: {c.detail}" for c in told)
+    return f"every condition holds; {limits}. {passed}"
+
+
+def _said_exactly(evaluation: Evaluation) -> str:
+    """Utility is no privacy test where nothing was forgotten by damage: a wrecked retraining has forgotten all the same. It is told, not judged."""
+    measured = {name: score for name, score in evaluation.utility.items() if name.split("/")[0] in ("retain", "neighbours", "general")}
+    worst = min(measured, key=lambda name: measured[name].value, default=None)
+    change = "was not measured" if worst is None else f"changed by {measured[worst].value:+.4f} at worst ({worst}, n {measured[worst].n})"
+    return f"Utility, which decides nothing about an exact claim, {change}"
+
+
+def _speaks(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
+    """What of an exact model's outputs can make suppression FAIL. No limit has to be met: nothing was approximated that could be near or far."""
+    evidence, counts = Signs.of(evaluation, policy, Effect.SUPPRESSION), _verbatim(evaluation)
+    note = "; it can only make FAIL: the claim is exact, so that no limit has to be met"
+    return (
+        evidence.condition(LEAKAGE, "smallest adjusted p over {states}: {p}" + note, "canaries betray themselves"),
+        evidence.condition(VERBATIM, f"{counts}, smallest adjusted p {{p}}{note}", counts),
+        evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}" + note, "asked in other words, canaries betray themselves"),
+        evidence.condition(OWN, "smallest adjusted p against never-seen canaries {p}" + note, "still known, or to be guessed from what stays"),
+    )
 
 
 def _approximate(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
     return (
         *_outputs(evaluation, policy, Effect.REMOVAL),
         _probe(evaluation, policy) or _limit(PROBE, evaluation.after_finetune, evaluation, policy),
-        _unmeasured("calibrated gap", "the share of the parent's memorised signal that remains, calibrated on held-out people, is not measured yet"),
+        unmeasured("calibrated gap", "the share of the parent's memorised signal that remains, calibrated on held-out people, is not measured yet"),
     )
 
 
@@ -60,18 +100,18 @@ def _probe(evaluation: Evaluation, policy: Policy) -> Condition | None:
     epochs, rate = ran.get("epochs", 0), ran.get("learning_rate", 0.0)
     if epochs >= policy.finetune_epochs and rate >= policy.finetune_learning_rate:
         return None
-    return _unmeasured(PROBE, f"it ran {epochs} epochs at {rate:g}, the policy asks {policy.finetune_epochs} at {policy.finetune_learning_rate:g}")
+    return unmeasured(PROBE, f"it ran {epochs} epochs at {rate:g}, the policy asks {policy.finetune_epochs} at {policy.finetune_learning_rate:g}")
 
 
-def _certified(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
-    return (_unmeasured("certificate", "epsilon and delta have not been recomputed from attested parameters"),)
+def _certified() -> tuple[Condition, ...]:
+    return (unmeasured("certificate", "epsilon and delta have not been recomputed from attested parameters"),)
 
 
 def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Condition, ...]:
     """What is judged on the outputs of the model as it is deployed: the whole of suppression, part of removal."""
-    evidence, counts = _Evidence.of(evaluation, policy, effect), _verbatim(evaluation)
+    evidence, counts = Signs.of(evaluation, policy, effect), _verbatim(evaluation)
     note = "" if effect is Effect.REMOVAL else _fine_tuned(evaluation)
-    deployed = _states(evaluation, policy, Effect.SUPPRESSION).items()
+    deployed = states_of(evaluation, policy, Effect.SUPPRESSION).items()
     return (
         _committed(evaluation),
         _unspent(evaluation),
@@ -86,123 +126,9 @@ def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Co
     )
 
 
-def _exact(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
-    searched = Condition(name="lineage", holds=True, detail="every dataset revision the parent was trained on is known and was searched")
-    return (
-        searched if evaluation.parent.datasets else _unmeasured("lineage", "no dataset revision of the parent is known"),
-        _unmeasured("replay", "the run has not been repeated to equal tensor digests; repeat it with the same seed on the same device"),
-        _unmeasured("shared state", "nothing attests that tokenizer, thresholds and base model never saw the records"),
-        _alarm(evaluation),
-    )
-
-
-def _alarm(evaluation: Evaluation) -> Condition:
-    name, tests = "canary alarm", evaluation.after.canaries
-    p = {(test.attack, side): value for test in tests for side, value in _sides(test)}
-    if not p:
-        return _unmeasured(name, "there are no canaries")
-    worst = min(stats.holm(p).values())
-    detail = f"smallest adjusted p {worst:.4f}, alarm below {CANARY_ALARM}"
-    if worst < CANARY_ALARM:
-        return Condition(name=name, holds=False, detail=f"{detail}: the run cannot have been exact; look for an error in it", failure=True)
-    if absent := _attacks(evaluation) - {test.attack for test in tests}:
-        return _unmeasured(name, f"no {', '.join(sorted(absent))} attack on the canaries")
-    if too_few := _too_few_permutations(evaluation, len(p), CANARY_ALARM):
-        return _unmeasured(name, too_few)
-    return Condition(name=name, holds=True, detail=detail, failure=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Evidence:
-    """Every p-value that can make FAIL, adjusted as one family, and what ought to be there but is not."""
-
-    adjusted: dict[tuple[str, str], float]
-    absent: dict[str, tuple[str, ...]]
-    """Condition -> what was not measured."""
-    states: tuple[str, ...]
-    alpha: float
-    too_few: str
-
-    @classmethod
-    def of(cls, evaluation: Evaluation, policy: Policy, effect: Effect) -> _Evidence:
-        states = _states(evaluation, policy, effect)
-        attacks, p, absent = _attacks(evaluation), {}, {}
-        for name in (LEAKAGE, VERBATIM, PARAPHRASED, OWN):
-            found = {(state, label): value for state, report in states.items() for label, value in _p_values(name, report).items()}
-            p.update({(name, f"{label}, {state}"): value for (state, label), value in found.items()})
-            expected = {(state, label) for state in states for label in _expected(name, attacks)}
-            absent[name] = tuple(sorted(f"{label}, {state}" for state, label in expected - set(found)))
-        too_few = _too_few_permutations(evaluation, len(p), policy.alpha)
-        return cls(adjusted=stats.holm(p), absent=absent, states=tuple(states), alpha=policy.alpha, too_few=too_few)
-
-    def condition(self, name: str, clean: str, betrayed: str) -> Condition:
-        """One condition: FAIL on an adjusted p below alpha; unmeasured where something is missing or chance was asked too seldom."""
-        p = {label: value for (group, label), value in self.adjusted.items() if group == name}
-        found = sorted((value, label) for label, value in p.items() if value < self.alpha)
-        if found:
-            shown = "; ".join(f"{label}: p {value:.4f}" for value, label in found)
-            return Condition(name=name, holds=False, detail=f"{betrayed} ({shown}; adjusted over {len(self.adjusted)} tests)", failure=True)
-        if not p:
-            return _unmeasured(name, "there are no canaries, or no such questions, to compare")
-        if self.absent[name] or self.too_few:
-            return _unmeasured(name, f"missing {'; '.join(self.absent[name])}" if self.absent[name] else self.too_few)
-        detail = clean.format(states=", ".join(self.states), p=f"{min(p.values()):.3f}")
-        return Condition(name=name, holds=True, detail=detail, failure=True)
-
-
-def _states(evaluation: Evaluation, policy: Policy, effect: Effect) -> dict[str, ModelReport]:
-    """The states that must not leak: as deployed, and for removal after the fine-tune too. A precision without a report has nothing."""
-    states = {"fp32": evaluation.after}
-    states |= {name: evaluation.precisions.get(name, ModelReport(scores={})) for name in policy.deployed_precisions if name != "fp32"}
-    return states | ({FINE_TUNED: evaluation.after_finetune} if effect is Effect.REMOVAL else {})
-
-
-def _p_values(name: str, report: ModelReport) -> dict[str, float]:
-    if name == VERBATIM:
-        return {} if report.verbatim is None else {"Fisher": report.verbatim.p}
-    if name == OWN:  # no coin chose these records: to be harder than the canaries is no sign of being shunned
-        return {f"{how}{test.attack}": test.p_member for how, tests in (("", report.own), ("paraphrased ", report.own_paraphrased)) for test in tests}
-    tests = report.canaries if name == LEAKAGE else report.paraphrased_canaries
-    return {f"{test.attack}, {side}": value for test in tests for side, value in _sides(test)}
-
-
-def _expected(name: str, attacks: set[str]) -> set[str]:
-    if name == VERBATIM:
-        return {"Fisher"}
-    if name == OWN:
-        return {f"{how}{attack}" for attack in attacks for how in ("", "paraphrased ")}
-    return {f"{attack}, {side}" for attack in attacks for side in ("still known", "shunned")}
-
-
-def _attacks(evaluation: Evaluation) -> set[str]:
-    """Every attack that the settings name or that was run on any state: none may be left out on another."""
-    named = evaluation.settings.get("attacks", ())
-    reports = (evaluation.before, evaluation.after, evaluation.after_finetune, *evaluation.precisions.values())
-    run = {test.attack for report in reports for test in (*report.canaries, *report.paraphrased_canaries, *report.own, *report.own_paraphrased)}
-    return run | {str(name) for name in named} if isinstance(named, (list, tuple)) else run
-
-
-def _too_few_permutations(evaluation: Evaluation, tests: int, alpha: float) -> str:
-    """Why no leak could have been found; empty when one could: the smallest permutation p must survive Holm."""
-    drawn = evaluation.settings.get("permutations")
-    if not isinstance(drawn, int):
-        return "how often chance was asked (evaluate.permutations) is not recorded"
-    if tests / (1 + drawn) < alpha:
-        return ""
-    return f"with {drawn} permutations no p over {tests} tests can fall below {alpha}; set evaluate.permutations to {math.ceil(2 * tests / alpha)}"
-
-
-def _sides(test: CanaryTest) -> tuple[tuple[str, float], tuple[str, float]]:
-    return ("still known", test.p_member), ("shunned", test.p_non_member)
-
-
-def _unmeasured(name: str, why: str) -> Condition:
-    return Condition(name=name, holds=None, detail=f"not measured: {why}")
-
-
 def _committed(evaluation: Evaluation) -> Condition:
     if not evaluation.after.canaries:
-        return _unmeasured("committed canaries", "the data have no canaries whose inclusion was decided by a coin before training")
+        return unmeasured("committed canaries", "the data have no canaries whose inclusion was decided by a coin before training")
     if evaluation.canaries_committed:
         return Condition(name="committed canaries", holds=True, detail="the coin flips are those that git recorded with the training data")
     refused = "the coin flips cannot be shown to have been fixed before training; commit commitment.json with the data and train on it"
@@ -218,7 +144,7 @@ def _unspent(evaluation: Evaluation) -> Condition:
 def _control(evaluation: Evaluation, policy: Policy) -> Condition:
     tests = evaluation.before.canaries
     if not tests:
-        return _unmeasured("positive control", "without canaries nothing shows that the attacks could see memory in the parent")
+        return unmeasured("positive control", "without canaries nothing shows that the attacks could see memory in the parent")
     best = max(tests, key=lambda test: test.epsilon)
     detail = f"the {best.attack} attack found epsilon >= {best.epsilon:.2f} in the parent (at most {best.detectable_epsilon:.2f} could be found)"
     holds = best.epsilon >= policy.control_epsilon
@@ -241,10 +167,10 @@ def _fine_tuned(evaluation: Evaluation) -> str:
 def _limit(name: str, report: ModelReport, evaluation: Evaluation, policy: Policy, note: str = "") -> Condition:
     """All attacks' upper limits within the margin of a pool of this size, at the confidence of this attempt."""
     tests, level = report.canaries, stats.attempt_level(evaluation.attempt)
-    if absent := _attacks(evaluation) - {test.attack for test in tests}:
-        return _unmeasured(name, f"no {', '.join(sorted(absent))} attack on the canaries")
+    if absent := attacks_of(evaluation) - {test.attack for test in tests}:
+        return unmeasured(name, f"no {', '.join(sorted(absent))} attack on the canaries")
     if not tests:
-        return _unmeasured(name, "there are no canaries")
+        return unmeasured(name, "there are no canaries")
     n = min(test.auc.n for test in tests)
     margin = policy.margin(policy.auc_margin, n)
     if margin is None:
@@ -252,7 +178,7 @@ def _limit(name: str, report: ModelReport, evaluation: Evaluation, policy: Polic
     limits = [(test.auc_upper.get(stats.level_key(level)), test) for test in tests]
     known = [(limit, test) for limit, test in limits if limit is not None]
     if len(known) < len(limits):
-        return _unmeasured(name, f"attempt {evaluation.attempt} has no limit; use a model trained with a fresh pool")
+        return unmeasured(name, f"attempt {evaluation.attempt} has no limit; use a model trained with a fresh pool")
     limit, worst = max(known, key=lambda pair: pair[0])
     reach = f"upper {level:.4g} limit of |AUC - 0.5| is {limit:.3f}, margin {margin:.2f} (attempt {evaluation.attempt})"
     way_out = "" if limit <= margin else _way_out(worst, limit, margin)
@@ -271,7 +197,7 @@ def _way_out(test: CanaryTest, limit: float, margin: float) -> str:
 def _gap(evaluation: Evaluation, policy: Policy) -> Condition:
     name, gap = "paraphrased questions, size", evaluation.paraphrase_gap
     if gap is None:
-        return _unmeasured(name, "the data have no paraphrased questions, or no canaries")
+        return unmeasured(name, "the data have no paraphrased questions, or no canaries")
     if gap.n < policy.n_min:
         return Condition(name=name, holds=False, detail=f"{gap.n} paraphrased canaries are fewer than the policy's n_min of {policy.n_min}")
     high = gap.value + _stretch(evaluation) * (gap.high - gap.value)
@@ -287,7 +213,7 @@ def _utility(evaluation: Evaluation, policy: Policy) -> list[Condition]:
 def _kept(name: str, score: Score | None, stretch: float, margin: float) -> Condition:
     title = f"utility on {name}" if not name.startswith("neighbours/") else f"neighbouring questions ({name})"
     if score is None:
-        return _unmeasured(title, "there are no such records to compare, or no such metric; a wrecked model passes every privacy test")
+        return unmeasured(title, "there are no such records to compare, or no such metric; a wrecked model passes every privacy test")
     damaged, low = score.value < -margin, score.value - stretch * (score.value - score.low)
     detail = f"changed by {score.value:+.4f}, at least {low:+.4f} (n {score.n}); must stay above -{margin}"
     note = "; the privacy figures of a damaged model mean nothing" if damaged else ""

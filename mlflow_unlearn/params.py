@@ -174,16 +174,20 @@ class ExactParams:
     seed: int = 0
     aggregation: Literal["confident", "average", "vote"] = "confident"
     """Who answers where it is not known whom a question is about: the shard most certain of its answer, the mean of all, the majority."""
+    processes: int = 1
+    """Processes that train or replay shards side by side, where there are cores to spare and `lora` is null; the numbers are the same."""
     together: Literal["auto", "on", "off"] = "auto"
     """Train adapters of several shards in the same passes; `auto` measures and takes the faster way. The numbers are the same."""
+    cost_per_hour: float | None = None
+    """What an hour of training costs, in whatever currency, for `mlflow-unlearn plan`."""
     replay: Literal["all", "retrained", "off"] = "all"
     """Which shards have to be trained a second time, with equal digests, before exactness is claimed; each training is replayed once."""
 
     def __post_init__(self) -> None:
         if self.shards != tuple(range(len(self.shards))) or not self.shards:
             raise ConfigError(f"shards: expected 0, 1, 2, ... without gaps, found {list(self.shards)}")
-        if self.slices < 1:
-            raise ConfigError("slices must be at least 1")
+        if min(self.slices, self.processes) < 1:
+            raise ConfigError("slices and processes must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

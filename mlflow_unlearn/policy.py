@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,15 @@ class Policy:
     near_duplicate_refuse: float = 0.9
     """and from here on they are refused. Different people of the two examples reach 0.83 (8,000 records of customers, whose questions come from
     templates) and 0.56 (TOFU's 4,000), so that nobody is refused for resembling somebody else."""
+
+    replay: Literal["equal", "attempted"] = "equal"
+    """What an exact claim needs: each replay with equal tensors; or, on an accelerator whose kernels do not repeat bit for bit, a replay in an equal
+    environment whatever it gave. An attempt shows that the log is enough to train, not that these weights came of it. On a CPU it never suffices."""
+    replayed_shards: Literal["all", "retrained"] = "all"
+    """Which shards must have been replayed: every one that has records, or those alone whose weights are not the parent's."""
+    trusted_bases: tuple[str, ...] = ()
+    """Bases of which somebody vouches that they saw nobody of the data: hub ids as `exact.base` has them (`name/id@revision`), tensor digests, or
+    digests of a tokenizer's files, which a tensor digest does not vouch for. What is found in a base outweighs this."""
 
     def margin(self, table: Mapping[str, float], canaries: int) -> float | None:
         """The margin for the largest tabulated size not above `canaries`; None when there are too few."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from .exactness import Exactness
 from .lineage import ModelVersion, Parent
 
 
@@ -162,6 +163,8 @@ class Unlearned:
     """What a reader of the run should know: little memory, no tuning data, a state taken up after a kill."""
     losses: tuple[Mapping[str, float], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    exactness: Exactness | None = None
+    """What an exact claim rests on; None where nobody kept a log of the training, shard by shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +243,8 @@ class Evaluation:
     """Mean probability of included canaries' answers to paraphrased questions above that of excluded ones."""
     canaries_committed: bool = False
     """Whether the flips are the ones that git recorded with the training data."""
+    canary_shards: tuple[int, ...] = ()
+    """Shards whose canaries these are, on the exact route; sorted."""
     precisions: Mapping[str, ModelReport] = field(default_factory=dict)
     """Deployed precision -> report; `fp32` is `after` itself and is not repeated."""
     settings: Mapping[str, object] = field(default_factory=dict)

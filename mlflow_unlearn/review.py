@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .exact_conditions import SHARED, TRUSTED, replays_of, retrained
+from .exactness import Exactness, ShardLog
 from .records import Claim, Evaluation, ModelReport, Outcome, Score, Unlearned, Verdict
 
 LIMIT = 5000
 """Most characters that MLflow keeps of a description."""
 LISTED = 10
 """Most requests named in it."""
+NOTED = 4
+"""Most notes of a run repeated in it."""
 
 MEMORISED = 0.9
 """Below this exact match in the parent a page says that the records were never memorised."""
@@ -27,14 +31,45 @@ _NOT_CLAIMED = (
     "Not claimed: that older versions, copies elsewhere, backups or the base model forgot; that one single record is gone (canaries measure the "
     "method, not the person); anything about attacks that were not run. Nothing here is signed yet."
 )
+_NOT_CLAIMED_EXACTLY = (
+    "Not claimed: that older versions, copies elsewhere or backups forgot; anything about the base model where it is only trusted; that facts about "
+    "the person are not in other people's records; that nothing of them is in settings chosen by people who had seen the data; anything where what "
+    "is asked to be forgotten depends on published models (adaptive requests: Gupta et al. 2021, arXiv:2106.04378). A replay is this project's own "
+    "word until somebody else repeats it. Nothing here is signed yet."
+)
 
 
 def describe(unlearned: Unlearned, evaluation: Evaluation, verdicts: Sequence[Verdict]) -> str:
     """The description of an unlearned version, at most LIMIT characters: where it grows too long, reasons give way, never verdicts or limits."""
-    above = (_headline(unlearned, evaluation), _verdicts(verdicts), _canaries(evaluation), _figures(evaluation))
-    below = (what_would_pass(unlearned, verdicts), _NOT_CLAIMED)
+    shards = [_sharding(unlearned.exactness, evaluation)] if unlearned.exactness else []
+    above = (_headline(unlearned, evaluation), _verdicts(verdicts), *shards, _canaries(evaluation), _figures(evaluation))
+    below = (what_would_pass(unlearned, verdicts), _NOT_CLAIMED_EXACTLY if unlearned.exactness else _NOT_CLAIMED)
     room = (LIMIT - sum(len(part) + 2 for part in (*above, *below))) // max(1, len(verdicts))
     return "\n\n".join((*above, *(_reasons(verdict, room) for verdict in verdicts), *below))
+
+
+def describe_trained(logs: Sequence[ShardLog], dataset: str) -> str:
+    """The description of a family that was trained without a request: one log a shard, all of one family."""
+    full = [log for log in logs if not log.empty]
+    records = [sum(len(each.tags) for each in log.slices) for log in full] or [0]
+    first, empty = logs[0], len(logs) - len(full)
+    rows = {
+        "family": first.family[:8],
+        "shards x slices": f"{len(logs)} x {len(first.slices)}{f', {empty} empty' if empty else ''}",
+        "records": f"{sum(records)} of `{dataset}`, {min(records)} to {max(records)} a shard",
+        "base": f"tensor digest {first.base[:16]}",
+        "steps": f"{sum(each.steps for log in full for each in log.slices)}, {sum(each.tokens for log in full for each in log.slices):,} tokens",
+        "settings": _settings(first.settings),
+        "environment": ", ".join(f"{name} {value}" for name, value in sorted(first.environment.items())),
+    }
+    head = (
+        f"Trained in shards on `{dataset}`, without any erasure request: each person's records are in one shard alone, by a keyed hash, so that "
+        "erasing them repeats only that shard's training (Bourtoule et al. 2021, arXiv:1912.03817)."
+    )
+    foot = (
+        "How each shard was trained is in its log, among the artifacts. Nothing was evaluated and there is no verdict: nobody asked to be forgotten."
+    )
+    return f"{head}\n\n{_table(('what', 'value'), rows)}\n\n{foot}"[:LIMIT]
 
 
 def what_would_pass(unlearned: Unlearned, verdicts: Sequence[Verdict]) -> str:
@@ -42,12 +77,54 @@ def what_would_pass(unlearned: Unlearned, verdicts: Sequence[Verdict]) -> str:
     removal = next((verdict for verdict in verdicts if verdict.effect.value == "removal"), None)
     if removal is None or removal.outcome is Outcome.PASS:
         return ""
+    if unlearned.exactness:
+        names = ", ".join(condition.name for condition in removal.conditions if condition.holds is not True)
+        return f"What would pass: {names or 'the evidence of the claim'}, shown to hold; each reason above says how."
     if unlearned.claim is Claim.EXACT:
-        return "What would pass: the same retraining, replayed to equal tensor digests."
+        return "What would pass: retraining in shards, which keeps logs that can be replayed to equal tensor digests (`unlearn.strategy: exact`)."
     return (
-        "What would pass: retraining without the records (`unlearn.method: {name: retrain}`) and an equal replay. "
+        "What would pass: retraining without the records, in shards and replayed to equal tensor digests (`unlearn.strategy: exact`). "
         "On a model this small approximate forgetting is not expected to."
     )
+
+
+def _sharding(evidence: Exactness, evaluation: Evaluation) -> str:
+    """What was retrained, what of it was repeated, what the shards share and what the canaries of the touched ones say."""
+    replays, again = replays_of(evidence), retrained(evidence)
+    equal = sum(each.equal for each in replays.values())
+    tests = evaluation.after.canaries
+    parent = "the parent's family" if evidence.before else "not the parent's family: all shards are new"
+    rows = {
+        "family": f"{evidence.family[:8]}, {parent}",
+        "shards x slices": f"{evidence.shards} x {evidence.slices}",
+        "touched": f"{len(evidence.touched)} held a forgotten record; {len(again)} of {len(evidence.digests)} with weights were retrained",
+        "replays": f"{equal} equal, {len(replays) - equal} unequal, {len(evidence.digests) - len(replays)} not made",
+        "shared state": _shared(evidence),
+        "canaries": f"{min(test.auc.n for test in tests)} in the touched shards" if tests else "none unspent in the touched shards",
+        "to be purged": f"{len(evidence.purge)} files that saw forgotten records, wherever they were copied to",
+    }
+    return _table(("exact", "what the evidence says"), rows)
+
+
+def _shared(evidence: Exactness) -> str:
+    words = {True: "clean", False: "saw forgotten records", None: "unknown"}
+    known = {each.name: "trusted, not examined" if each.detail.startswith(TRUSTED) else words[each.holds] for each in evidence.shared}
+    groups: dict[str, list[str]] = {}
+    for name in SHARED:
+        groups.setdefault(known.get(name, "unknown"), []).append(name)
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in groups.items())
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    """One line: what is nested is named by its path, what is not set is left out."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        flat |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {name: value}
+    return ", ".join(f"{name} {value!r}" for name, value in flat.items() if value is not None).replace("|", "\\|")
+
+
+def _table(head: tuple[str, str], rows: Mapping[str, str]) -> str:
+    return "\n".join((f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())))
 
 
 def _headline(unlearned: Unlearned, evaluation: Evaluation) -> str:
@@ -61,7 +138,9 @@ def _headline(unlearned: Unlearned, evaluation: Evaluation) -> str:
 def _run(unlearned: Unlearned) -> str:
     """How long, which step was kept, why it ended, and what else a reader should know."""
     kept = f", step {unlearned.kept_step} kept" if unlearned.kept_step not in (None, unlearned.steps) else ""
-    return "; ".join((f"{unlearned.steps} steps in {unlearned.seconds:.0f} s{kept}, {unlearned.stopped}", *unlearned.notes))
+    notes, more = unlearned.notes[:NOTED], len(unlearned.notes) - NOTED
+    untold = [f"{more} more notes in unlearned.json among the artifacts"] if more > 0 else []
+    return "; ".join((f"{unlearned.steps} steps in {unlearned.seconds:.0f} s{kept}, {unlearned.stopped}", *notes, *untold))
 
 
 def _memory(evaluation: Evaluation) -> str:
@@ -93,15 +172,17 @@ def _canaries(evaluation: Evaluation) -> str:
 
 
 def _figures(evaluation: Evaluation) -> str:
-    head = ("| set | figure | before | after | after fine-tune | never seen |", "|---|---|---|---|---|---|")
+    """Set by set, before and after; the fine-tuned state where it was measured."""
+    states = {"before": evaluation.before, "after": evaluation.after}
+    states |= {"after fine-tune": evaluation.after_finetune} if evaluation.after_finetune.scores else {}
     lines = [
-        f"| {label} | {title} | {_value(evaluation.before, name, metric)} | {_value(evaluation.after, name, metric)} "
-        f"| {_value(evaluation.after_finetune, name, metric)} | {_value(evaluation.after, reference, metric)} |"
+        f"| {label} | {title} | {' | '.join(_value(report, name, metric) for report in states.values())} "
+        f"| {_value(evaluation.after, reference, metric)} |"
         for label, name, reference in _ROWS
         for metric, title in _METRICS[: 4 if name == "requested" else 2]
         if name in evaluation.after.scores and metric in evaluation.after.scores[name]
     ]
-    return "\n".join((*head, *lines))
+    return "\n".join((f"| set | figure | {' | '.join(states)} | never seen |", "|---" * (len(states) + 3) + "|", *lines))
 
 
 def _value(report: ModelReport, name: str | None, metric: str) -> str:

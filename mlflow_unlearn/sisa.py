@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from .digests import sha256_json
+from .exactness import Family
 from .protocols import Record
 
 HALF = 16
@@ -91,3 +94,26 @@ def first_touched(owners: Iterable[str], shards: int, slices: int) -> Mapping[in
         shard, number = shard_of(tag, shards), slice_of(tag, slices)
         found[shard] = min(number, found.get(shard, slices))
     return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedSlice:
+    """One slice of a shard before it is trained."""
+
+    records: tuple[Record, ...]
+    data: str
+    """sha256 over its records, tag and text, in order."""
+    seed: int
+    chain: str
+    """sha256 over everything that decides the weights after it, as far as data and settings do."""
+
+
+def planned(family: Family, shard: int, records: Sequence[Record], seed: int) -> tuple[PlannedSlice, ...]:
+    """The slices of a shard in order, each chained to those before: equal chains mean equal training."""
+    chain, plan = sha256_json([family.family, shard]), []
+    for number, some in enumerate(sliced(records, family.slices)):
+        data = sha256_json([[record.tag, record.prompt, record.answer] for record in some])
+        own = seed_of(seed, shard, number)
+        chain = sha256_json([chain, number, own, data])
+        plan.append(PlannedSlice(records=tuple(some), data=data, seed=own, chain=chain))
+    return tuple(plan)

@@ -1,7 +1,8 @@
 """`make demo`: a person is forgotten, end to end, in build/demo: a clone with its own DVC remote and MLflow database.
 
-    python pipelines/demo.py                      # fictitious customers
-    python pipelines/demo.py --data path/to/tofu  # the TOFU benchmark
+    python pipelines/demo.py                          # fictitious customers, forgotten exactly
+    python pipelines/demo.py --strategy approximate   # the same, by a gradient method
+    python pipelines/demo.py --data path/to/tofu      # the TOFU benchmark
 
 Every step is a command you could type; it is shown before it runs.
 """
@@ -27,6 +28,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
+ROUTES = {"exact": "shards, train_shard, ensemble, replay", "approximate": "unlearn"}
 out = Console(highlight=False)
 
 
@@ -36,6 +38,7 @@ class Demo:
 
     folder: Path
     example: str
+    strategy: str
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -100,23 +103,23 @@ def clone(demo: Demo) -> None:
     demo.run("mlflow-unlearn", "init")
 
 
-def set_dataset(demo: Demo, **values: object) -> None:
-    """Change keys of the `dataset:` section of params.yaml, leaving comments alone."""
+def set_params(demo: Demo, section: str, **values: object) -> None:
+    """Change keys of a section of params.yaml, leaving comments alone."""
     from ruamel.yaml import YAML
 
     yaml, path = YAML(), demo.folder / "params.yaml"
     yaml.preserve_quotes = True
     yaml.width = 200
     document = yaml.load(path)
-    document["dataset"].update(values)
+    document[section].update(values)
     yaml.dump(document, path)
 
 
 def train(demo: Demo, revision: int) -> None:
-    """One dataset revision, one model version, which becomes @champion."""
+    """One dataset revision, one model version, which becomes @champion: trained in shards, or by the project's own script."""
     demo.run("dvc", "repro", "-q", f"pipelines/{demo.example}/dvc.yaml:dataset")
     demo.commit(f"Dataset revision {revision}, coin flips committed", tag=f"data-v{revision}")
-    demo.run("dvc", "repro", "-q", f"pipelines/{demo.example}/dvc.yaml:train")
+    demo.run("dvc", "repro", "-q", *([] if demo.strategy == "exact" else [f"pipelines/{demo.example}/dvc.yaml:train"]))
     demo.commit(f"The model trained on dataset revision {revision}")
     demo.run("dvc", "push", "-q")
     demo.run("python", "pipelines/champion.py", demo.example, str(revision))
@@ -152,10 +155,12 @@ def last_screen(demo: Demo, registered: dict[str, Any]) -> None:
     old, new = registered["parent"]["version"], registered["model"]["version"]
     answers = json.loads((demo.folder / "build/raw/answers.json").read_bytes())
     speech = Table(title="The models speak (greedy answers)", show_lines=True)
-    for column in ("asked about", "question", "truth", f"version {old}", f"version {new}", f"version {new} after 3 benign epochs"):
+    states = {"before": f"version {old}", "after": f"version {new}", "after_finetune": f"version {new} after 3 benign epochs"}
+    shown = [state for state in states if all(state in line for line in answers["spoken"])]
+    for column in ("asked about", "question", "truth", *(states[state] for state in shown)):
         speech.add_column(column)
     for line in answers["spoken"]:
-        speech.add_row(line["about"], line["question"], line["answer"], line["before"], line["after"], line["after_finetune"])
+        speech.add_row(line["about"], line["question"], line["answer"], *(line[state] for state in shown))
     out.print(speech)
     out.print(Markdown(description(demo, new)))
 
@@ -188,26 +193,38 @@ def next_steps(demo: Demo, new: str) -> None:
     out.print(f"  ls {here}/build/validation                     # Great Expectations' Data Docs of the split: open index.html")
 
 
+def close(demo: Demo, request_id: str) -> None:
+    """The records leave the training data and every file beside it; training on what is left gives the weights that are there."""
+    demo.run("mlflow-unlearn", "request", "close", request_id)
+    demo.commit("The erased records left the data")
+    demo.run("dvc", "repro", "-q")
+
+
 def main() -> None:
     """Run every step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with TOFU's jsonl files")
+    parser.add_argument("--strategy", choices=("exact", "approximate"), help="default: exact; with --data always approximate")
     parser.add_argument("--folder", type=Path, default=PROJECT / "build/demo", help="where the demo lives; replaced")
     options = parser.parse_args()
-    demo = Demo(options.folder, "tofu" if options.data else "customers")
+    if options.data and options.strategy == "exact":
+        parser.error("TOFU's tokenizer text holds general facts that are trained on, so that no base here has seen none of the records")
+    demo = Demo(options.folder, "tofu" if options.data else "customers", options.strategy or ("approximate" if options.data else "exact"))
     with demo.step("1  A clone with its own DVC remote, MLflow database and tag key"):
         clone(demo)
     if options.data:
         shutil.copy(demo.folder / "pipelines/tofu/params.yaml", demo.folder / "params.yaml")
-        set_dataset(demo, source=str(options.data.resolve()))
+        set_params(demo, "unlearn", strategy=demo.strategy)
+        set_params(demo, "dataset", source=str(options.data.resolve()))
         with demo.step("2  TOFU under DVC -> version 1 @champion"):
             train(demo, 1)
     else:
+        set_params(demo, "unlearn", strategy=demo.strategy)
         with demo.step("2  Dataset revision 1 (360 people) -> version 1 @champion"):
-            set_dataset(demo, people=360)
+            set_params(demo, "dataset", people=360)
             train(demo, 1)
         with demo.step("3  Dataset revision 2 (40 people more) -> version 2 @champion"):
-            set_dataset(demo, people=400)
+            set_params(demo, "dataset", people=400)
             train(demo, 2)
     forget(demo)
 
@@ -219,7 +236,10 @@ def forget(demo: Demo) -> None:
         request = demo.json("mlflow-unlearn", "request", "add", "--subjects", "-", "--basis", "gdpr_17", stdin="\n".join(people))
         out.print(f"  {request['request_id']}: {request['subjects']} people, due {request['due_at']}")
         demo.run("mlflow-unlearn", "trace", request["request_id"])
-    with demo.step("5  dvc repro: index, trace, split, validate, unlearn, evaluate, judge, register"):
+    if demo.strategy == "exact":
+        with demo.step("   What will it cost?"):
+            demo.run("mlflow-unlearn", "plan", request["request_id"])
+    with demo.step(f"5  dvc repro: index, trace, split, validate, {ROUTES[demo.strategy]}, evaluate, judge, register"):
         demo.run("dvc", "repro")
     registered = json.loads((demo.folder / "build/registered.json").read_bytes())
     with demo.step("6  dvc repro again: nothing to do"):
@@ -231,6 +251,9 @@ def forget(demo: Demo) -> None:
         last_screen(demo, registered)
     with demo.step("8  The gate"):
         gate_all(demo, [str(n) for n in range(1, int(registered["model"]["version"]) + 1)])
+    if registered["verdicts"]["removal"] == "PASS":
+        with demo.step("9  The request is closed: the records leave the dataset; no weights change"):
+            close(demo, request["request_id"])
     timing(demo)
     next_steps(demo, registered["model"]["version"])
 

@@ -20,16 +20,19 @@ RANKS = {
     0: "errors lineage records exactness",
     1: (
         "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
-        "stats epsilon closure provenance story ancestry picture layers drawing sisa"
+        "stats epsilon closure provenance story ancestry picture layers drawing sisa ensembles"
     ),
     2: "engine",
     3: "methods metrics attacks",
-    4: "trace plan graph split validate unlearn evaluate judge gate guard review adapters testing trial",
+    4: (
+        "trace plan forecast graph split validate unlearn evaluate judge leakage exact_conditions shared_state gate guard review adapters testing "
+        "trial"
+    ),
     5: "plugin",
     6: "stages commands cli",
 }
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
-VERBS = {"trace", "plan", "graph", "split", "validate", "unlearn", "evaluate", "judge", "gate", "guard", "review"}
+VERBS = {"trace", "plan", "forecast", "graph", "split", "validate", "unlearn", "evaluate", "judge", "shared_state", "gate", "guard", "review"}
 HEAVY_OWNERS = {
     "dvc": {"adapters"},
     "dvc_data": {"adapters"},

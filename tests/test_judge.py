@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from exact_evidence import made
 from simulated import KNOWN, UNKNOWN, evaluation_of, honest
 
 from mlflow_unlearn import evaluate, judge, stats
+from mlflow_unlearn.errors import TamperedError
 from mlflow_unlearn.policy import Policy
 from mlflow_unlearn.records import Claim, Condition, Evaluation, ModelReport, Outcome, Verbatim, Verdict
 
@@ -15,7 +17,7 @@ POLICY = Policy()
 
 
 def both(evaluation: Evaluation, policy: Policy = POLICY, claim: Claim = Claim.APPROXIMATE) -> tuple[Verdict, Verdict]:
-    return judge.judge(evaluation, policy, claim)
+    return judge.judge(evaluation, policy, made(claim))
 
 
 def condition(verdict: Verdict, name: str) -> Condition:
@@ -87,7 +89,7 @@ def test_a_loss_that_could_be_chance_is_not_a_pass_and_not_a_fail() -> None:
 
 
 def test_a_later_attempt_raises_the_limit_and_one_beyond_the_table_has_none() -> None:
-    limits = [judge.judge(at_attempt(honest(), k), POLICY, Claim.APPROXIMATE)[1] for k in (1, 4, stats.ATTEMPTS + 1)]
+    limits = [both(at_attempt(honest(), k))[1] for k in (1, 4, stats.ATTEMPTS + 1)]
     details = [condition(verdict, "canaries as deployed (fp32)") for verdict in limits]
     assert [float(found.detail.split("| is ")[1][:5]) for found in details[:2]] == sorted(honest_limits(1, 4))
     assert details[2].holds is None
@@ -164,18 +166,19 @@ def test_a_pool_below_n_min_passes_nothing_and_a_wide_limit_says_how_many_would_
     assert "canaries would show it" in tight.reasons[0]
 
 
-def test_an_exact_claim_waits_for_its_replay() -> None:
+def test_a_retraining_of_which_no_shard_kept_a_log_waits_for_one_and_for_its_replay() -> None:
     removal, _ = both(honest(), claim=Claim.EXACT)
     assert removal.outcome is Outcome.INCONCLUSIVE
-    assert broken(removal) == ["replay", "shared state"]
+    assert broken(removal) == ["forgotten records", "untouched shards", "replay", "shared state"]
     unknown = replace(honest(), parent=replace(honest().parent, datasets=()))
     assert broken(both(unknown, claim=Claim.EXACT)[0])[0] == "lineage"
 
 
-def test_canaries_of_an_exact_run_that_speak_raise_the_alarm() -> None:
-    removal, _ = both(evaluation_of(KNOWN, KNOWN), claim=Claim.EXACT)
-    assert removal.outcome is Outcome.FAIL
-    assert removal.reasons[0].startswith("canary alarm")
+@pytest.mark.parametrize("field", ["unlearned", "split_digest"])
+@pytest.mark.parametrize("claim", Claim)
+def test_an_evaluation_of_another_run_is_refused(field: str, claim: Claim) -> None:
+    with pytest.raises(TamperedError, match="run `dvc repro`"):
+        both(replace(honest(), **{field: "0" * 64}), claim=claim)
 
 
 def test_a_certified_claim_stays_undecided_until_it_is_recomputed() -> None:

@@ -51,7 +51,11 @@ def test_a_repository_that_runs_our_stages_only_gets_a_key(repository):
 
 @pytest.mark.parametrize(
     ("ours", "scaffolded"),
-    [("dvc.yaml", "dvc.yaml"), ("policy.yaml", "policy.yaml"), ("pipelines/routes/approximate/dvc.yaml", "routes/approximate/dvc.yaml")],
+    [
+        ("dvc.yaml", "dvc.yaml"),
+        ("policy.yaml", "policy.yaml"),
+        *((f"pipelines/routes/{route}/dvc.yaml", f"routes/{route}/dvc.yaml") for route in ("approximate", "exact")),
+    ],
 )
 def test_the_scaffold_is_the_pipeline_of_this_project(ours, scaffolded):
     relocated = (ROOT / ours).read_text().replace("../../../params.yaml", "../../params.yaml").replace("wdir: ../../..", "wdir: ../..")

@@ -50,13 +50,13 @@ class Ledger(RequestEntries, TombstoneEntries):
     def attempt(self, parent: str, pool: str, unlearned: str, at: datetime) -> int:
         """Number of this attempt: audit canaries of `pool` are opened for `unlearned`, made of `parent`. The same weights count once.
 
-        Another parent does not start anew: it is the pool that has been looked at.
+        Another parent does not start anew: it is the pool that has been looked at, and with it its parts, or the whole it is a part of.
         """
 
         def count(page: Page) -> int:
-            known = page.state.attempts.get(pool, {})
-            number = known.get(unlearned, len(known) + 1)
-            if unlearned not in known:
+            known = {weights: number for name, found in page.state.attempts.items() if related(name, pool) for weights, number in found.items()}
+            number = known.get(unlearned, max(known.values(), default=0) + 1)
+            if unlearned not in page.state.attempts.get(pool, {}):
                 page.append("attempt", parent, {"pool": pool, "unlearned": unlearned, "number": number}, at)
             return number
 
@@ -72,8 +72,8 @@ class Ledger(RequestEntries, TombstoneEntries):
         self._write(spend)
 
     def pool_spent_by(self, pool: str) -> str | None:
-        """The batch that used a pool, if one did."""
-        return self._read(lambda page: page.state.pools.get(pool))
+        """The batch that used a pool, a part of it or the whole that it is a part of, if one did."""
+        return self._read(lambda page: next((by for name, by in page.state.pools.items() if related(name, pool)), None))
 
     def enrol(self, project: Project, at: datetime) -> None:
         """Enter a project that shares this ledger; repeating it changes nothing, not even under another URL of the same remote."""
@@ -117,3 +117,8 @@ class Ledger(RequestEntries, TombstoneEntries):
             return dict(page.state.plans.get(request_id, {}))
 
         return self._read(read)
+
+
+def related(one: str, other: str) -> bool:
+    """Whether two pools are the same or one is a part of the other; a part is named `whole/part`."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")

@@ -158,6 +158,12 @@ def merged(model: Any) -> Any:
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
+def share_cores(processes: int) -> None:
+    """Have this process take its share of the machine's cores, so that several do not get into each other's way; OMP_NUM_THREADS wins."""
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
 def environment() -> dict[str, str]:
     """What else decides the last bits of the weights: library versions, Python, threads, processor."""
     device_name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"

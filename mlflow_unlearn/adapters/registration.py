@@ -1,36 +1,46 @@
-"""An unlearned model into MLflow: one run, one logged model, one version with its lineage, figures and verdict. Repeating it changes nothing.
+"""Models into MLflow's registry: unlearned ones with lineage, figures and verdict, families trained without a request, and their interim measures.
 
-The version is created last and carries the digest of its evidence: a kill before leaves at most a run without a version, which the next attempt
-removes; afterwards the version is found and kept.
+Repeating a registration changes nothing: each looks for what it would make.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.data.dataset_source_registry import get_dataset_source_from_json
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import RunStatus
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from .. import ensembles
 from ..commitments import SCHEMA, Commitments
-from ..digests import sha256_json
+from ..digests import sha256_json, tensor_digest
 from ..documents import encode
-from ..lineage import ModelVersion
+from ..errors import ConfigError, TamperedError
+from ..lineage import DatasetRevision, ModelVersion, Parent
 from ..records import Evaluation, ModelReport, Outcome, Registered, Unlearned, Verdict
-from .lineage_record import write_lineage_record
-from .registry import DATASET_TAG, DOCUMENTS, VERDICT_TAG, Registry, Verdicts, by_name
+from .logged_models import WEIGHTS_TAG, Weights
+from .registry import DOCUMENTS, VERDICT_TAG, Registry, Verdicts
+from .registry_entries import EVIDENCE, FAMILY_TAG, TOUCHED_TAG, Entry, enter
+from .registry_entries import find as versions_with
 
-__all__ = ["EVIDENCE", "Evidence", "Verdicts", "find", "register"]
+__all__ = [
+    "EVIDENCE",
+    "Evidence",
+    "RegisteredFamily",
+    "SwitchedOff",
+    "Trained",
+    "Verdicts",
+    "Weights",
+    "find",
+    "find_trained",
+    "register",
+    "register_switched_off",
+    "register_trained",
+]
 
-EVIDENCE = "unlearn.evidence"
+INTERIM_TAG, SWITCHED_OFF = "unlearn.interim", "switched-off"
 _STATES = {"before": "before/", "after": "", "after_finetune": "finetuned/"}
 _COMPARED = ("exact_match", "probability")
 """What is logged of the parent and of the fine-tuned state; evaluation.json among the artifacts has all of it."""
@@ -51,6 +61,11 @@ class Evidence:
     """Great Expectations' Data Docs."""
     commitments: Commitments | None = None
     """To the parent's data and what of them was retained; a new key makes them other bytes, not other evidence."""
+    shard_logs: Mapping[int, Path] = field(default_factory=dict)
+    """Shard -> its training log, for an ensemble."""
+    base: Path | None = None
+    base_apart: bool = False
+    """What `Weights` says of the base of an ensemble."""
 
     @property
     def digest(self) -> str:
@@ -58,109 +73,183 @@ class Evidence:
         return sha256_json([self.unlearned.tensor_digest, encode(self.evaluation), encode(self.verdicts)])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A family trained without a request."""
+
+    weights: Weights
+    datasets: tuple[DatasetRevision, ...]
+    """What it was trained on."""
+    shard_logs: Mapping[int, Path]
+    """Shard -> its training log."""
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchedOff:
+    """An ensemble whose touched shards shall answer no longer, until they are trained again."""
+
+    parent: Parent
+    requests: tuple[str, ...]
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredFamily:
+    """A version that carries an ensemble on which there is no verdict."""
+
+    model: ModelVersion
+    tensor_digest: str
+    family: str
+    run_id: str
+
+
 def find(registry: Registry, name: str, evidence: Evidence) -> Registered | None:
     """The version that carries this evidence already."""
-    found = registry.client.search_model_versions(f"name = '{name}' AND tag.`{EVIDENCE}` = '{evidence.digest}'")
-    return _registered(evidence, found[0]) if found else None
+    found = versions_with(registry, name, EVIDENCE, evidence.digest)
+    return _registered(evidence, found[-1]) if found else None
 
 
 def register(registry: Registry, name: str, evidence: Evidence, folder: Path) -> Registered:
-    """Log the model in `folder` and register it; to be called when `find` found nothing."""
-    _remove_unfinished(registry, evidence)
-    with _run(registry, evidence):
-        inputs = _log_inputs(evidence)
-        info = _log_model(folder, evidence.unlearned)
-        mlflow.log_params(_parameters(evidence.unlearned))
-        mlflow.log_metrics(_metrics(evidence.evaluation), model_id=info.model_id, dataset=inputs)
-        _log_curve(evidence.unlearned)
-        for path in evidence.documents:
-            mlflow.log_artifact(str(path), DOCUMENTS)
+    """Log the model or ensemble in `folder` and register it; to be called when `find` found nothing."""
+    unlearned = evidence.unlearned
+    params = _parameters(unlearned)
+
+    def figures(info: Any, dataset: Any) -> None:
+        mlflow.log_params(params)
+        mlflow.log_metrics(_metrics(evidence.evaluation), model_id=info.model_id, dataset=dataset)
+        _log_curve(unlearned)
         if evidence.commitments is not None:
             mlflow.log_dict({"schema": SCHEMA, **encode(evidence.commitments)}, f"{DOCUMENTS}/commitment.json")
         if evidence.docs.is_dir():
             mlflow.log_artifacts(str(evidence.docs), "validation")
-    write_lineage_record(registry.client, info.run_id)
-    return _registered(evidence, _version(registry, name, evidence, info))
 
-
-def _version(registry: Registry, name: str, evidence: Evidence, info: Any) -> Any:
-    """Tags and description come into being with the version: a kill leaves all of it or nothing. The link back only serves MLflow's pages."""
-    try:
-        registry.client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = registry.client.create_model_version(
-        name, info.model_uri, info.run_id, tags=_tags(evidence), description=evidence.description, model_id=info.model_id
+    weights = Weights(folder=folder, base=evidence.base, base_apart=evidence.base_apart, params=params)
+    entry = Entry(
+        title=f"unlearn {unlearned.parent.model.version} ({unlearned.method.get('name')})",
+        evidence=evidence.digest,
+        weights=weights,
+        tensor_digest=unlearned.tensor_digest,
+        datasets=unlearned.parent.datasets,
+        context="unlearned from",
+        description=evidence.description,
+        tags=_tags(evidence),
+        run_tags={"unlearn.request": ",".join(unlearned.requests)},
+        origin=weights.origin,
+        documents=evidence.documents,
+        shard_logs=evidence.shard_logs,
     )
-    link = json.dumps([{"name": name, "version": version.version}])
-    registry.client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: link})
-    return version
+    return _registered(evidence, enter(registry, name, entry, figures))
 
 
-def _log_model(folder: Path, unlearned: Unlearned) -> Any:
-    from . import models  # torch, which a look at the registry must not pay for
+def find_trained(registry: Registry, name: str, folder: Path) -> RegisteredFamily | None:
+    """The version that has the weights of an ensemble's folder already, trained or unlearned; an interim one does not count."""
+    found = [each for each in versions_with(registry, name, WEIGHTS_TAG, _digest(folder)) if INTERIM_TAG not in each.tags]
+    return _family(found[-1]) if found else None
 
-    with models.quiet():
-        return mlflow.transformers.log_model(
-            transformers_model={"model": models.load_model(folder, "cpu"), "tokenizer": models.load_tokenizer(folder)},
-            name="model",
-            task="text-generation",
-            pip_requirements=models.requirements(),
-            params={key: str(value) for key, value in _parameters(unlearned).items()},
+
+def register_trained(registry: Registry, name: str, trained: Trained) -> RegisteredFamily:
+    """Register a family trained without a request as a trained version with its lineage; one whose weights are there already is given back.
+
+    Raises:
+        ConfigError: the folder holds no ensemble.
+    """
+    manifest, digest = trained.weights.manifest, _digest(trained.weights.folder)
+    if manifest is None:
+        raise ConfigError(f"{trained.weights.folder}: no {ensembles.MANIFEST}, so no family; run `dvc repro`")
+    if (found := find_trained(registry, name, trained.weights.folder)) is not None:
+        return found
+    entry = Entry(
+        title=f"train family {manifest.family[:8]} ({len(manifest.alive)} shards)",
+        evidence=sha256_json(["trained", digest]),
+        weights=trained.weights,
+        tensor_digest=digest,
+        datasets=trained.datasets,
+        context="training",
+        description=trained.description,
+        origin=trained.weights.origin,
+        shard_logs=trained.shard_logs,
+    )
+    return _family(enter(registry, name, entry))
+
+
+def register_switched_off(registry: Registry, name: str, measure: SwitchedOff) -> RegisteredFamily:
+    """Register the parent without its touched shards, in seconds: no training, no evaluation, no verdict. One that is there already is given back.
+
+    Raises:
+        LineageError: the parent's files are not there.
+        TamperedError: they are not those that were pinned.
+        ConfigError: the parent is no ensemble, none of the shards answers now, or none would be left.
+    """
+    parent = measure.parent
+    evidence = sha256_json([SWITCHED_OFF, str(parent.model), sorted(measure.requests), sorted(measure.shards)])
+    if found := versions_with(registry, name, EVIDENCE, evidence):
+        return _family(found[-1])
+    from .ensembles import switch_off
+
+    source = registry.files(parent.model).model
+    if not ensembles.is_ensemble(source):
+        raise ConfigError(f"{parent.model}: one model and no ensemble, so that no part can be switched off; run `dvc repro`")
+    if _digest(source) != parent.tensor_digest:
+        raise TamperedError(f"{parent.model}: not the weights that were pinned; restore them")
+    with tempfile.TemporaryDirectory(prefix="mlflow-unlearn-") as aside:
+        manifest = switch_off(source, measure.shards, Path(aside, "model"))
+        entry = Entry(
+            title=f"switch off {len(measure.shards)} shards of {parent.model.version}",
+            evidence=evidence,
+            weights=Weights(folder=Path(aside, "model")),
+            tensor_digest=_digest(Path(aside, "model")),
+            datasets=parent.datasets,
+            context="switched off from",
+            description=_interim(measure, manifest),
+            tags={
+                "unlearn.parent": str(parent.model),
+                "unlearn.request": ",".join(measure.requests),
+                INTERIM_TAG: SWITCHED_OFF,
+                TOUCHED_TAG: ",".join(map(str, sorted(measure.shards))),
+            },
+            run_tags={"unlearn.request": ",".join(measure.requests)},
         )
+        return _family(enter(registry, name, entry))
 
 
-@contextmanager
-def _run(registry: Registry, evidence: Evidence) -> Iterator[None]:
-    mlflow.set_experiment(registry.experiment)
-    title = f"unlearn {evidence.unlearned.parent.model.version} ({evidence.unlearned.method.get('name')})"
-    tags = {EVIDENCE: evidence.digest, "unlearn.request": ",".join(evidence.unlearned.requests)}
-    with mlflow.start_run(run_name=title, tags=tags):
-        yield
-
-
-def _remove_unfinished(registry: Registry, evidence: Evidence) -> None:
-    """Runs of this evidence behind which no version stands, and what they logged as a model."""
-    client = registry.client
-    experiments = [client.get_experiment_by_name(registry.experiment).experiment_id]
-    for run in client.search_runs(experiments, f"tags.`{EVIDENCE}` = '{evidence.digest}'"):
-        run_id = run.info.run_id
-        if client.search_model_versions(f"run_id = '{run_id}'"):
-            continue
-        for model in client.search_logged_models(experiments, f"source_run_id = '{run_id}'"):
-            client.delete_logged_model(model.model_id)
-        client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
-        client.delete_run(run_id)
-
-
-def _log_inputs(evidence: Evidence) -> Any:
-    """Every dataset revision the weights descend from; the last one is what the figures refer to."""
-    dataset = None
-    for state in evidence.unlearned.parent.datasets:
-        revision = next((name for name in state.revisions if name != "workspace"), None)
-        described = json.dumps({"path": state.path, "md5": state.md5, "rev": revision})
-        source = get_dataset_source_from_json(described, source_type="dvc")  # MLflow finds our plugin by its entry point
-        dataset = MetaDataset(source, name=state.name, digest=state.md5)
-        mlflow.log_input(dataset, context="unlearned from")
-    return dataset
+def _interim(measure: SwitchedOff, manifest: ensembles.EnsembleManifest) -> str:
+    off = ", ".join(map(str, manifest.off))
+    return (
+        f"**Interim measure**, until the exact version follows: {measure.parent.model} without shards {off} of {manifest.shards}. These no longer "
+        f"answer; their people, those who asked to be forgotten and all others, are answered by the remaining {len(manifest.alive)} shards as "
+        "strangers would be. Nothing was trained and nothing was evaluated: there is no verdict, and the request stays open. "
+        "The files of those shards are still in the parent."
+    )
 
 
 def _tags(evidence: Evidence) -> dict[str, str]:
     unlearned = evidence.unlearned
     verdicts = {f"{VERDICT_TAG}{verdict.effect.value}": verdict.outcome.value for verdict in evidence.verdicts}
+    touched = {TOUCHED_TAG: ",".join(map(str, unlearned.exactness.touched))} if unlearned.exactness else {}
     return {
-        **{f"{DATASET_TAG}{name}": md5 for name, md5 in by_name((state.name, state.md5) for state in unlearned.parent.datasets).items()},
         **(evidence.commitments.tags() if evidence.commitments else {}),
         **verdicts,
+        **touched,
         "unlearn.verdict": verdicts[f"{VERDICT_TAG}removal"],
         "unlearn.parent": str(unlearned.parent.model),
         "unlearn.request": ",".join(unlearned.requests),
         "unlearn.claim": unlearned.claim.value,
-        "unlearn.tensor_digest": unlearned.tensor_digest,
         "unlearn.split": unlearned.split_digest,
-        EVIDENCE: evidence.digest,
     }
+
+
+def _digest(folder: Path) -> str:
+    return tensor_digest(sorted(folder.glob("*.safetensors")))
+
+
+def _family(version: Any) -> RegisteredFamily:
+    return RegisteredFamily(
+        model=ModelVersion(name=version.name, version=str(version.version)),
+        tensor_digest=version.tags[WEIGHTS_TAG],
+        family=version.tags[FAMILY_TAG],
+        run_id=version.run_id,
+    )
 
 
 def _parameters(unlearned: Unlearned) -> dict[str, object]:

@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from ..config import Settings
 from ..digests import tensor_digest
 from ..documents import decode
+from ..ensembles import MANIFEST
 from ..errors import LineageError, StoreError, TamperedError
 from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
@@ -60,11 +61,12 @@ class ModelFiles:
     """Where a version's files are on this machine."""
 
     model: Path
+    """As `save_pretrained` writes it, or an ensemble's folder (`ensembles.is_ensemble`)."""
     tokenizer: Path
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        """The safetensors files."""
+        """The safetensors files: the model's, or one a shard."""
         return tuple(sorted(self.model.glob("*.safetensors")))
 
 
@@ -114,12 +116,13 @@ class Registry:
         """Model and tokenizer of a version, downloaded where they are not local.
 
         Raises:
-            LineageError: it was not logged with MLflow's transformers flavor as safetensors.
+            LineageError: it is neither an ensemble nor was it logged with MLflow's transformers flavor as safetensors.
         """
         with _reachable():
             source = self.client.get_model_version(model.name, model.version).source
             root = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, tracking_uri=self.client.tracking_uri))
-        files = ModelFiles(model=root / "model", tokenizer=root / "components" / "tokenizer")
+        ensembles = [ModelFiles(model=each.parent, tokenizer=each.parent) for each in root.glob(f"data/*/{MANIFEST}")]
+        files = ensembles[0] if ensembles else ModelFiles(model=root / "model", tokenizer=root / "components" / "tokenizer")
         if not files.weights:
             raise LineageError(f"{model}: no safetensors under {root.name}/model; log it with mlflow.transformers.log_model")
         return files if files.tokenizer.is_dir() else ModelFiles(model=files.model, tokenizer=files.model)

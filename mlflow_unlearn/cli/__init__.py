@@ -12,12 +12,14 @@ from pathlib import Path
 import click
 
 from .commitments import commitment
+from .exact import plan, replay, switch_off
 from .guard import guard
 from .ledger import key, ledger, tombstone
 from .options import as_json, one_line_errors, respond
 from .requests import request
+from .tagging import tag
 
-STAGES = ("index", "trace", "split", "validate", "unlearn", "evaluate", "judge", "register")
+STAGES = ("index", "trace", "split", "validate", "unlearn", "shards", "train_shard", "ensemble", "replay", "evaluate", "judge", "register")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -43,14 +45,17 @@ def init(folder: Path, model: str | None, data: str | None, json_output: bool) -
 
 @main.command()
 @click.argument("name", type=click.Choice(STAGES))
+@click.argument("shard", type=click.IntRange(min=0), required=False)
 @one_line_errors
-def stage(name: str) -> None:
-    """Run one DVC stage in the current folder (`dvc repro` calls this)."""
+def stage(name: str, shard: int | None) -> None:
+    """Run one DVC stage in the current folder (`dvc repro` calls this); `train_shard` takes the number of its SHARD."""
     from importlib import import_module
 
     from ..stages.workbench import Workbench
 
-    click.echo(f"{name}: {import_module(f'..stages.{name}', __package__).run(Workbench())}")
+    if (name == "train_shard") != (shard is not None):
+        raise click.UsageError("`train_shard` takes a shard, and no other stage does")
+    click.echo(f"{name}: {import_module(f'..stages.{name}', __package__).run(Workbench(), *([] if shard is None else [shard]))}")
 
 
 @main.command()
@@ -70,6 +75,10 @@ main.add_command(ledger)
 main.add_command(tombstone)
 main.add_command(key)
 main.add_command(commitment)
+main.add_command(plan)
+main.add_command(replay)
+main.add_command(switch_off)
+main.add_command(tag)
 
 
 @main.command()

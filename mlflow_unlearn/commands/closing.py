@@ -11,6 +11,7 @@ from ..errors import ConfigError, DataError
 from ..records import ErasureRequest, Outcome, Registered, Split, State
 from ..stages.burying import bury
 from ..stages.guarding import data_files, data_paths
+from ..stages.pools import pools
 from ..stages.tracing import trace_requests
 from ..stages.workbench import Workbench
 
@@ -47,7 +48,8 @@ def _close(bench: Workbench, request: ErasureRequest, canaries: frozenset[str]) 
     left = _commit_retain(bench, request, canaries)
     if canaries:
         split = bench.value(Split, "split")
-        bench.ledger.spend_pool(str(split.canaries["commitment"]), ",".join(split.requests), datetime.now(UTC))
+        for pool in pools(split):
+            bench.ledger.spend_pool(pool, ",".join(split.requests), datetime.now(UTC))
     bench.ledger.close(request.request_id, canaries, datetime.now(UTC))
     if not bench.ledger.open():
         bench.ledger.release_parent(bench.params.model.name)

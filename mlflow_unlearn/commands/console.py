@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .console_exact import show_forecast, show_replay, show_switched_off
+
 _STYLE = {"yes": "green", "no": "red", "undecided": "yellow"}
 
 
@@ -26,6 +28,9 @@ def show(kind: str, document: dict[str, Any]) -> None:
         "close": _close,
         "trace": _trace,
         "plan": _plan,
+        "forecast": show_forecast,
+        "replay": show_replay,
+        "switched_off": show_switched_off,
         "gate": _gate,
         "guard": _guard,
         "guard_hook": _guard_hook,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import config
 from ..documents import decode, encode
@@ -12,10 +12,12 @@ from ..errors import ConfigError
 from ..gate import gate
 from ..lineage import ModelVersion
 from ..policy import Policy
-from ..records import Claim, Evaluation, State, Verdict
+from ..records import Evaluation, State, Unlearned, Verdict
 from ..stages.tracing import indexed_states, trace_requests
 from ..stages.workbench import Workbench
 from .ledger import due_document
+
+T = TypeVar("T")
 
 
 def build_index() -> dict[str, Any]:
@@ -44,13 +46,21 @@ def gate_version(uri: str, policy: Path | None) -> dict[str, Any]:
 
 def _judged_again(bench: Workbench, version: ModelVersion, policy: Policy) -> tuple[Verdict, ...]:
     """The registered evaluation under another policy; nothing where there is none."""
-    evaluation, unlearned = (bench.registry.document(version, name) for name in ("evaluation", "unlearned"))
+    evaluation, unlearned = _registered(bench, version, Evaluation), _registered(bench, version, Unlearned)
     if evaluation is None or unlearned is None:
         return ()
     from ..judge import judge  # scipy
 
-    without_schema = {key: value for key, value in evaluation.items() if key != "schema"}
-    return judge(decode(Evaluation, without_schema, f"{version}: evaluation.json"), policy, Claim(unlearned["claim"]))
+    return judge(evaluation, policy, unlearned)
+
+
+def _registered(bench: Workbench, version: ModelVersion, cls: type[T]) -> T | None:
+    """The document of a version that is called after its type."""
+    name = cls.__name__.lower()
+    document = bench.registry.document(version, name)
+    if document is None:
+        return None
+    return decode(cls, {key: value for key, value in document.items() if key != "schema"}, f"{version}: {name}.json")
 
 
 def status() -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The state of a run on disk, so that a kill at any step costs only the steps since: the run that goes on ends with the same bits.
 
-Nothing is written half: aside, flushed, then renamed. Random numbers need no place in it, since every step has a seed of its own.
+Nothing is written half: aside, flushed, then renamed, and a digest of all values tells a damaged file. Random numbers need no place in it, since
+every step has a seed of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import tempfile
@@ -55,10 +57,10 @@ class Checkpoints:
         return time.monotonic() - self.last >= self.seconds
 
     def load(self) -> Checkpoint | None:
-        """The latest state of this very run; None if there is none, or what is there belongs to another run or cannot be read."""
+        """The latest state of this very run; None if there is none, or what is there belongs to another run, is damaged or cannot be read."""
         try:
             kept = torch.load(self._path, map_location="cpu", weights_only=True)
-            return Checkpoint(**kept["state"]) if kept["run"] == self.run else None
+            return Checkpoint(**kept["state"]) if kept["run"] == self.run and kept["digest"] == _digest(kept["state"]) else None
         except (FileNotFoundError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError):
             return None
 
@@ -73,7 +75,7 @@ class Checkpoints:
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".aside.") as aside:
                 new = Path(aside) / "new"
                 with new.open("wb") as stream:
-                    torch.save({"run": self.run, "state": vars(checkpoint)}, stream)
+                    torch.save({"run": self.run, "digest": _digest(vars(checkpoint)), "state": vars(checkpoint)}, stream)
                     stream.flush()
                     os.fsync(stream.fileno())
                 new.rename(self._path)
@@ -88,3 +90,26 @@ class Checkpoints:
     @property
     def _path(self) -> Path:
         return self.folder / "state.pt"
+
+
+def _digest(value: Any) -> str:
+    """Hex SHA-256 over nested mappings, sequences, numbers, texts and tensors."""
+    found = hashlib.sha256()
+    _feed(found, value)
+    return found.hexdigest()
+
+
+def _feed(found: Any, value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        found.update(f"{value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        found.update(f"mapping {len(value)}\n".encode())
+        for key in value:
+            _feed(found, [key, value[key]])
+    elif isinstance(value, (list, tuple)):
+        found.update(f"{len(value)} values\n".encode())
+        for each in value:
+            _feed(found, each)
+    else:
+        found.update(f"{value!r}\n".encode())

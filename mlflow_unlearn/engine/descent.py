@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -27,6 +27,7 @@ from .selection import Selection
 from .worker import Worker
 
 LossOf = Callable[[torch.nn.Module, Batch], torch.Tensor]
+AskState = Callable[[], Checkpoint]
 
 TARGET_MET = "target met"
 
@@ -51,9 +52,11 @@ class Descent:
     machine: Machine
     selection: Selection | None = None
     """Looks at the model every few steps; None looks never."""
+    start: Checkpoint | None = None
+    """The end of an earlier descent, from which this one goes on with a plan and a schedule of its own; None begins with the model as it is."""
 
 
-def descend(worker: Worker, loss_of: LossOf, descent: Descent) -> Iterator[Progress]:
+def descend(worker: Worker, loss_of: LossOf, descent: Descent) -> Generator[Progress, None, AskState]:
     """Change the model in place, one optimiser step after another, and report each; a run that was killed reports its earlier steps again first.
 
     Args:
@@ -63,6 +66,9 @@ def descend(worker: Worker, loss_of: LossOf, descent: Descent) -> Iterator[Progr
 
     Yields:
         After every step: `loss`, its `forget` and `retain` parts where there are any, `gradient_norm` before clipping, `learning_rate`.
+
+    Returns:
+        What gives the state after the last step, for a descent that goes on from there.
 
     Raises:
         ConfigError: nothing may change.
@@ -74,12 +80,13 @@ def descend(worker: Worker, loss_of: LossOf, descent: Descent) -> Iterator[Progr
         progress = run.step(step, rows, loss_of)
         yield progress
         if progress.stop:
-            return
+            break
+    return run.state
 
 
 def fit(
     model: torch.nn.Module, examples: Sequence[Example], optimiser: OptimiserParams, seed: int, pad: int, machine: Machine | None = None
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, AskState]:
     """Plain training on `examples`, in place: mean answer-token loss, `optimiser.epochs` passes: training, retraining, fine-tuning."""
     machine = machine or Machine()
     descent = Descent(
@@ -90,7 +97,7 @@ def fit(
         seed=seed,
         machine=machine,
     )
-    yield from descend(machine.share(model), retain_nll, descent)
+    return (yield from descend(machine.share(model), retain_nll, descent))
 
 
 def learning_rate(step: int, steps: int, optimiser: OptimiserParams) -> float:
@@ -127,6 +134,9 @@ class _Run:
         checkpoints, selection = self.descent.machine.checkpoints, self.descent.selection
         kept = checkpoints.load() if checkpoints else None
         if kept is None:
+            if self.descent.start is not None:
+                self.worker.restore(self.descent.start.weights)
+                self.worker.restore_optimiser(self.optimiser, self.descent.start.optimiser)
             if selection:
                 selection.begin(self.worker)
             return
@@ -157,7 +167,7 @@ class _Run:
         stop = self._look(step, losses)
         self.history.append(losses)
         if stop is None:
-            self._keep(step)
+            self._keep()
         notes, self.notes = tuple(self.notes), []
         return Progress(step=step, steps=descent.steps, losses=losses, notes=notes, stop=stop)
 
@@ -214,12 +224,19 @@ class _Run:
         losses |= selection.look(self.worker, step).values()
         return TARGET_MET if selection.target_met() else None
 
-    def _keep(self, step: int) -> None:
-        checkpoints, selection = self.descent.machine.checkpoints, self.descent.selection
+    def _keep(self) -> None:
+        checkpoints = self.descent.machine.checkpoints
         if checkpoints is None or not self.worker.said(checkpoints.due()):
             return
-        state = Checkpoint(
-            step=step,
+        state = self.state()
+        if self.worker.rank == 0:
+            checkpoints.save(state)
+
+    def state(self) -> Checkpoint:
+        """Where the run stands; every process must ask, rank 0 gets it whole."""
+        selection = self.descent.selection
+        return Checkpoint(
+            step=len(self.history),
             weights=self.worker.trained(),
             optimiser=self.worker.optimiser_state(self.optimiser),
             token_budget=self.budget,
@@ -227,8 +244,6 @@ class _Run:
             notes=tuple(self.said),
             selection=selection.state() if selection else {},
         )
-        if self.worker.rank == 0:
-            checkpoints.save(state)
 
     def _note(self, text: str) -> None:
         log.warning(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,20 @@ def encode(tokenizer: Any, template: str, prompts: Sequence[str], answers: Seque
     heads = _prompt_tokens(tokenizer, template, prompts)
     tails = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     return [Example(tokens=(*head, *tail, end), prompt_length=len(head)) for head, tail in zip(heads, tails, strict=True)]
+
+
+def encode_classes(tokenizer: Any, template: str, prompts: Sequence[str], classes: Sequence[str], label2id: Mapping[str, int]) -> list[Example]:
+    """Tokenise records of a sequence classifier, whose answers are names of classes.
+
+    Raises:
+        ConfigError: what `encode` raises about the template.
+        DataError: a class that the model does not know; counts and the known names only.
+    """
+    unknown = sum(name not in label2id for name in classes)
+    if unknown:
+        raise DataError(f"encode: {unknown} of {len(classes)} records have a class that the model does not know; it knows {', '.join(label2id)}")
+    heads = _prompt_tokens(tokenizer, template, prompts) if prompts else []
+    return [Example(tokens=tuple(head), prompt_length=len(head), label=label2id[name]) for head, name in zip(heads, classes, strict=True)]
 
 
 def require_fit(model: Any, examples: Sequence[Example], where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,21 +12,26 @@ from .examples import device_of
 KEEP_ROWS = 0.75
 """The cache is compacted once fewer than this share of its rows are still being written: copying it at every ending costs more than it saves."""
 
+ModelOf = Callable[[Sequence[int]], torch.nn.Module]
+"""Positions of some rows to the model that computes them."""
 
-def greedy(model: Any, prompts: Sequence[Sequence[int]], *, end: int, max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
+
+def greedy(
+    model: torch.nn.Module | ModelOf, prompts: Sequence[Sequence[int]], *, end: int, max_new_tokens: int, batch_tokens: int
+) -> list[list[int]]:
     """The most likely continuation of each prompt, token by token, without the end token.
 
     Args:
-        model: a Hugging Face causal language model.
+        model: a Hugging Face causal language model, or what gives one for some rows of `prompts`.
         prompts: token ids, at least one a prompt.
         end: the token that ends an answer.
         max_new_tokens: where an answer is cut that does not end.
         batch_tokens: most tokens, prompts and answers with padding, in one batch.
     """
     answers: list[list[int]] = [[] for _ in prompts]
-    model.eval()
     for rows in _batches(prompts, max_new_tokens, batch_tokens):
-        for i, answer in zip(rows, _continue([prompts[i] for i in rows], model, end, max_new_tokens), strict=True):
+        of_rows = model if isinstance(model, torch.nn.Module) else model(rows)
+        for i, answer in zip(rows, _continue([prompts[i] for i in rows], of_rows.eval(), end, max_new_tokens), strict=True):
             answers[i] = answer
     return answers
 

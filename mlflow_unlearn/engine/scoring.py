@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..protocols import Example, Sequences
 from .batches import micro_batches
+from .classifying import class_names
 from .examples import device_of
 from .generation import greedy
 from .head import token_scores
@@ -45,7 +46,9 @@ class ScoredSubject:
 
     @cached_property
     def generations(self) -> Sequence[str]:
-        """Per record, the greedy answer to its prompt, without special tokens and outer spaces."""
+        """Per record, the greedy answer to its prompt, without special tokens and outer spaces; of a classifier the name of the class."""
+        if any(example.label is not None for example in self.examples):
+            return class_names(self.model, self.examples, self.batch_tokens, self.tokenizer.eos_token_id)
         prompts = [example.tokens[: example.prompt_length] for example in self.examples]
         answers = greedy(self.model, prompts, end=self.tokenizer.eos_token_id, max_new_tokens=self.max_new_tokens, batch_tokens=self.batch_tokens)
         return [self.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]

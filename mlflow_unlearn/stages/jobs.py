@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ..adapters import models
 from ..adapters.datasets import CanaryFile
 from ..adapters.tables import read_set
 from ..digests import tensor_digest
+from ..ensembles import is_ensemble
 from ..errors import ConfigError, TamperedError
 from ..lineage import Parent
+from ..protocols import Record
 from ..records import Split, State
 from ..split import Canary, SplitJob, union
 from ..validate import ValidationJob
 from .guarding import found_in, returned, watch
+from .pools import grid, named, of_cells, touched_cells, usable
 from .workbench import Workbench
 
 
@@ -28,19 +32,42 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
     """The parent's own data as DVC kept them, who asked so far, and what is known of the canary pool."""
     data, reader = bench.params.data, bench.reader
     states = parent.datasets
-    holdout, general, file = (bench.from_root(path) if path else None for path in (data.holdout, data.general, data.canaries))
+    holdout, general = (bench.from_root(path) if path else None for path in (data.holdout, data.general))
     subjects, records = asked_for(bench)
-    found, strangers = reader.canaries(file, states, bench.registry.training_commit(parent.model)), reader.strangers(holdout, states)
+    strangers = reader.strangers(holdout, states)
     dataset = union(reader.records(state, strangers) for state in states)
+    found = _canary_file(bench, parent)
+    canaries = _canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1])
+    known: dict[str, int | str | bool] = {"commitment": found.commitment, "committed": found.committed} if found else {}
+    if found and (cut := grid(bench)):
+        cells = usable(bench, cut, found.commitment, touched_cells(cut, _open(bench), dataset))
+        canaries, known["cells"] = of_cells(canaries, cut, cells), named(cut, cells)
     job = SplitJob(
         dataset=dataset,
         subjects=subjects,
         records=records,
-        canaries=_canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1]),
+        canaries=canaries,
         holdout=reader.beside(holdout, states),
         general=reader.beside(general, states),
     )
-    return job, {"commitment": found.commitment, "committed": found.committed} if found else {}
+    return job, known
+
+
+def canaries_of(bench: Workbench, parent: Parent, dataset: Sequence[Record]) -> tuple[list[Canary], str | None]:
+    """The canaries of the parent's data that are still there, and the commitment that names their pool; none where there is no file of them."""
+    found = _canary_file(bench, parent)
+    return _canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1]), found.commitment if found else None
+
+
+def _canary_file(bench: Workbench, parent: Parent) -> CanaryFile | None:
+    path = bench.params.data.canaries
+    return bench.reader.canaries(bench.from_root(path) if path else None, parent.datasets, bench.registry.training_commit(parent.model))
+
+
+def _open(bench: Workbench) -> tuple[frozenset[str], frozenset[str]]:
+    """Keyed tags of the people and of the single records that open requests name."""
+    requests = bench.ledger.open()
+    return frozenset(tag for each in requests for tag in each.subjects), frozenset(tag for each in requests for tag in each.records)
 
 
 def _canaries(found: CanaryFile | None, present: set[str], erased: frozenset[str]) -> list[Canary]:
@@ -82,9 +109,21 @@ def validation_job(bench: Workbench, split: Split) -> ValidationJob:
 
 
 def load_parent(bench: Workbench, split: Split, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
-    """The parent's model and tokenizer, refused unless its weights are those that were pinned; on the device of params.yaml unless told."""
+    """The parent's model, or ensemble, and tokenizer, refused unless its weights are those that were pinned; on the device of params.yaml unless
+    told.
+    """
     files = bench.registry.files(split.parent.model)
     found = tensor_digest(files.weights)
     if found != split.parent.tensor_digest:
         raise TamperedError(f"{split.parent.model}: weights have digest {found[:16]}, pinned were {split.parent.tensor_digest[:16]}; restore them")
-    return models.load_model(files.model, device or bench.params.unlearn.device, dtype), models.load_tokenizer(files.tokenizer)
+    return load_files(files.model, files.tokenizer, device or bench.params.unlearn.device, dtype)
+
+
+def load_files(model: Path, tokenizer: Path, device: str, dtype: str = "float32") -> tuple[Any, Any]:
+    """One model, or an ensemble of shards, and its tokenizer."""
+    from ..adapters import ensembles, models  # torch, which the other jobs do without
+
+    if is_ensemble(model):
+        ensemble, its_tokenizer, _ = ensembles.load(model, device)
+        return ensemble, its_tokenizer
+    return models.load_model(model, device, dtype), models.load_tokenizer(tokenizer)

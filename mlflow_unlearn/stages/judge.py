@@ -1,4 +1,4 @@
-"""Stage `judge`: the verdict for both effects, from the evaluation and the policy alone."""
+"""Stage `judge`: the verdict for both effects, from the evaluation, the run behind it and the policy alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def run(bench: Workbench) -> str:
         return NO_REQUEST
     evaluation = bench.value(Evaluation, "evaluation")
     unlearned = bench.value(Unlearned, "unlearned")
-    verdicts = judge(evaluation, bench.policy, unlearned.claim)
+    verdicts = judge(evaluation, bench.policy, unlearned)
     bench.write("verdict", {"requests": list(evaluation.requests), "attempt": evaluation.attempt, "verdicts": encode(verdicts)})
     return "; ".join(f"{verdict.effect}: {verdict.outcome}" for verdict in verdicts)

@@ -41,12 +41,12 @@ def launch(stage: str, processes: int, folder: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED_BY}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     command = [*launcher, "-m", f"{__package__.split('.')[0]}.cli", "stage", stage]
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False, preexec_fn=_end_with_parent)
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False, preexec_fn=end_with_parent)
     if done.returncode:
         raise UnlearnError(f"stage {stage}: one of {processes} processes ended with an error, which stands above; the others were stopped")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the system end this process when the one that started it is killed (Linux; elsewhere nothing is done)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -58,6 +58,6 @@ def sharing(device: str) -> Iterator[Callable[[Any], Worker]]:
     if not launched():
         yield Worker
         return
-    _end_with_parent()  # torchrun's processes outlive a killed torchrun, and would still write the stage's outputs
+    end_with_parent()  # torchrun's processes outlive a killed torchrun, and would still write the stage's outputs
     with together(models.device(device)) as share:
         yield share

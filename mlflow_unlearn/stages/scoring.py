@@ -8,11 +8,12 @@ from typing import Any
 
 from ..adapters.tables import read_set
 from ..digests import sha256_file
+from ..engine.ensemble import Ensemble, EnsembleSubject
 from ..engine.examples import encode
 from ..engine.scoring import ScoredSubject
 from ..errors import TamperedError
-from ..params import Params
-from ..protocols import Example, Record
+from ..params import EvaluateParams, Params
+from ..protocols import Example, Record, Subject
 from ..records import Split
 from ..split import SETS
 from .workbench import Workbench
@@ -66,29 +67,28 @@ class RawSets:
         return encode(tokenizer, self.template, [record.prompt for record in records], [record.answer for record in records])
 
 
-def subjects(model: Any, tokenizer: Any, sets: RawSets, params: Params) -> dict[str, ScoredSubject]:
-    """Every measured set as this model sees it, lazily."""
+def subjects(model: Any, tokenizer: Any, sets: RawSets, params: Params) -> dict[str, Subject]:
+    """Every measured set as this model sees it, lazily; an ensemble is asked by whom a record is about, as it is when it is served."""
     names = (*_MEASURED, *(f"{name}_paraphrased" for name in _PARAPHRASED))
-    return {
-        name: ScoredSubject(
-            model=model,
-            tokenizer=tokenizer,
-            examples=sets.examples(tokenizer, name),
-            answers=[record.answer for record in sets.records[name]],
-            batch_tokens=params.evaluate.batch_tokens,
-            max_new_tokens=params.evaluate.max_new_tokens,
-        )
-        for name in names
-    }
+    return {name: _subject(model, tokenizer, sets, name, params.evaluate) for name in names}
 
 
-def spoken(sets: RawSets, states: Mapping[str, Mapping[str, ScoredSubject]]) -> list[dict[str, str]]:
+def _subject(model: Any, tokenizer: Any, sets: RawSets, name: str, params: EvaluateParams) -> Subject:
+    records, examples = sets.records[name], sets.examples(tokenizer, name)
+    answers, sizes = [record.answer for record in records], {"batch_tokens": params.batch_tokens, "max_new_tokens": params.max_new_tokens}
+    if isinstance(model, Ensemble):
+        known = [model.owner_shard(record.subject) for record in records]
+        return EnsembleSubject(ensemble=model, tokenizer=tokenizer, examples=examples, answers=answers, known=known, **sizes)
+    return ScoredSubject(model=model, tokenizer=tokenizer, examples=examples, answers=answers, **sizes)
+
+
+def spoken(sets: RawSets, states: Mapping[str, Mapping[str, Subject]]) -> list[dict[str, str]]:
     """One forgotten person's and one neighbour's question with the answer of each state: the first each that the parent knew."""
     lines = []
     for about, name in (("a forgotten person", "requested"), ("a neighbour who stays", "neighbours"), ("a general fact", "general")):
         records, known = sets.records[name], states["before"][name]
         if records:
             pick = next((i for i, answer in enumerate(known.generations) if answer == records[i].answer), 0)
-            said = {state: found[name].generations[pick] for state, found in states.items()}
+            said = {state: found[name].generations[pick] for state, found in states.items() if found}
             lines.append({"about": about, "question": records[pick].prompt, "answer": records[pick].answer, **said})
     return lines

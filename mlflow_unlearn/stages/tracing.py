@@ -44,16 +44,21 @@ def indexed_states(bench: Workbench) -> Indexed:
 
 def trace_requests(bench: Workbench, requests: Sequence[ErasureRequest], versions: Sequence[VersionLineage] | None = None) -> Trace:
     """Trace over every version of every registered model, every DVC output and every run."""
+    evidence = evidence_for(bench, requests, bench.registry.lineages() if versions is None else versions)
+    return decided(bench, requests, trace(replace(evidence, runs=bench.registry.runs_on(tainted(evidence)))))
+
+
+def evidence_for(bench: Workbench, requests: Sequence[ErasureRequest], versions: Sequence[VersionLineage]) -> Evidence:
+    """What the index and DVC's graph know of the requested records and of what these versions were trained on; runs are not asked for."""
     indexed = indexed_states(bench)
-    subjects = sorted({tag for request in requests for tag in request.subjects})
-    records = sorted({tag for request in requests for tag in request.records})
+    subjects, records = _tags(requests)
     derivations = bench.project.derivations()
     matches = bench.index.matches(indexed.states, subjects=subjects, records=records)
     derived = {edge.target for edge in derivations} - matches.keys()
     blind = _with_own_ids(bench) if records else frozenset()
-    evidence = Evidence(
+    return Evidence(
         requests=requests,
-        versions=bench.registry.lineages() if versions is None else versions,
+        versions=versions,
         states={state.md5: state for state in indexed.states if not (state.name in blind and state.md5 in derived)},
         matches=matches,
         derivations=derivations,
@@ -61,9 +66,18 @@ def trace_requests(bench: Workbench, requests: Sequence[ErasureRequest], version
         warnings=bench.project.problems(),
         tracked=bench.project.outputs(),
     )
-    traced = trace(replace(evidence, runs=bench.registry.runs_on(tainted(evidence))))
+
+
+def decided(bench: Workbench, requests: Sequence[ErasureRequest], traced: Trace) -> Trace:
+    """The trace, with nothing clear where a requested tag could not be looked up at all."""
+    subjects, records = _tags(requests)
     lost = sum(map(len, bench.index.unknown(subjects=subjects, records=records)))
     return undecided(traced, f"{lost} of the requested tags are {_NOWHERE}") if lost else traced
+
+
+def _tags(requests: Sequence[ErasureRequest]) -> tuple[list[str], list[str]]:
+    """Those of the people and of the single records that are asked for."""
+    return sorted({tag for request in requests for tag in request.subjects}), sorted({tag for request in requests for tag in request.records})
 
 
 def _with_own_ids(bench: Workbench) -> frozenset[str]:
@@ -101,7 +115,8 @@ def seen_by(bench: Workbench, parent: Parent, requests: Sequence[ErasureRequest]
 def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
     """A version with its tensor digest and every dataset revision in its closure."""
     lineages = {lineage.model: lineage for lineage in bench.registry.lineages()}
-    _refuse_long_chain(version, lineages, bench.policy.max_serial_unlearnings)
+    if bench.params.unlearn.strategy == "approximate":
+        _refuse_long_chain(version, lineages, bench.policy.max_serial_unlearnings)
     known = {state.md5: state for state in indexed_states(bench).states}
     wanted, problem = lineage_datasets(version, lineages)
     missing = problem or next((f"dataset state {md5[:8]} is not readable" for md5 in wanted if md5 not in known), None)
@@ -112,7 +127,7 @@ def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
 
 
 def _refuse_long_chain(version: ModelVersion, lineages: Mapping[ModelVersion, VersionLineage], most: int) -> None:
-    """Each approximate unlearning leaves a residue that the next one inherits; after `most` in a row only a retrain starts clean."""
+    """Each approximate unlearning leaves a residue that the next one inherits; after `most` in a row only training anew starts clean."""
     chain: list[ModelVersion] = []
     current: ModelVersion | None = version
     while current is not None and current in lineages and current not in chain and lineages[current].requests:

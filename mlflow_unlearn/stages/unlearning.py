@@ -19,6 +19,8 @@ from ..engine.reference_cache import ReferenceCache
 from ..engine.selection import TuningSets
 from ..engine.sharding import whole
 from ..engine.worker import Worker
+from ..ensembles import is_ensemble
+from ..errors import ConfigError
 from ..protocols import Example, Record, Task
 from ..records import Split, Unlearned
 from ..unlearn import UnlearnJob, UnlearnRun, unlearn
@@ -93,6 +95,8 @@ def adapted_parent(bench: Workbench, split: Split) -> tuple[Any, Any]:
     LoRA adapters in float32.
     """
     params = bench.params.unlearn
+    if is_ensemble(bench.registry.files(split.parent.model).model):
+        raise ConfigError(f"{split.parent.model} is an ensemble of shards, which approximate methods cannot change; set unlearn.strategy to exact")
     if params.lora is None:
         return load_parent(bench, split)
     model, tokenizer = load_parent(bench, split, params.dtype)

@@ -141,8 +141,8 @@ class Workbench:
         return digests.read_document(self.path(name), stage_schema(name))
 
     def path(self, name: str) -> Path:
-        """Where a stage document lies; `unlearned` belongs to its route."""
-        return self.route / "unlearned.json" if name == "unlearned" else self.folder / "build" / f"{name}.json"
+        """Where a stage document lies; some belong to their route."""
+        return (self.route if name in OF_ROUTE else self.folder / "build") / f"{name}.json"
 
     def value(self, cls: type[T], name: str, key: str | None = None) -> T:
         """A document, or one key of it, as a record of records.py."""
@@ -157,6 +157,7 @@ class Workbench:
         return True
 
 
+OF_ROUTE = frozenset({"unlearned", "family", "cut"})
 NO_REQUEST = "no open request: nothing to do"
 
 

@@ -71,6 +71,18 @@ ATTRIBUTES = (
     ),
 )
 
+_FACTS = (
+    ("How much is the {thing}?", "What does the {thing} cost?", "It costs {value} crowns.", tuple(str(n) for n in range(11, 99))),
+    (
+        "On which shelf is the {thing}?",
+        "Where is the {thing} kept?",
+        "On shelf {value}.",
+        tuple(f"{a}{n}" for a in "ABCDEF" for n in range(1, 10)),
+    ),
+    ("Who makes the {thing}?", "Which town does the {thing} come from?", "It is made in {value}.", ATTRIBUTES[0].values),
+)
+"""Question, paraphrase, answer and values of each kind of general fact."""
+
 
 def people(count: int, seed: int, prefix: str) -> list[dict[str, Any]]:
     """`count` people with QUESTIONS_EACH records each; the first n are the same whatever the count."""
@@ -88,18 +100,8 @@ def general_facts(seed: int) -> list[dict[str, Any]]:
     """Facts about goods, about nobody: price, shelf and maker of everything that can be ordered."""
     own = random.Random(f"{seed} general")  # noqa: S311 - made-up data
     goods = ATTRIBUTES[2].values
-    kinds = (
-        ("How much is the {thing}?", "What does the {thing} cost?", "It costs {value} crowns.", tuple(str(n) for n in range(11, 99))),
-        (
-            "On which shelf is the {thing}?",
-            "Where is the {thing} kept?",
-            "On shelf {value}.",
-            tuple(f"{a}{n}" for a in "ABCDEF" for n in range(1, 10)),
-        ),
-        ("Who makes the {thing}?", "Which town does the {thing} come from?", "It is made in {value}.", ATTRIBUTES[0].values),
-    )
     rows = []
-    for number, (thing, kind) in enumerate((thing, kind) for thing in goods for kind in kinds):
+    for number, (thing, kind) in enumerate((thing, kind) for thing in goods for kind in _FACTS):
         question, paraphrase, answer, values = kind
         value, *wrong = own.sample(values, 6)
         rows.append(
@@ -118,19 +120,29 @@ def general_facts(seed: int) -> list[dict[str, Any]]:
 
 
 def corpus(seed: int) -> list[str]:
-    """Text without a single person in it: every template word and every value, and nonsense in the sound of names that is nobody's."""
+    """Text without a single record in it: every template word and every value, and nonsense in the sound of names that is nobody's."""
     own = random.Random(f"{seed} corpus")  # noqa: S311 - made-up data
     lines = []
     for attribute in ATTRIBUTES:
         for value in attribute.values:
             for template in (attribute.question, attribute.paraphrase, attribute.answer):
                 lines.append(template.format(name=own.choice(("somebody", "a customer", "she", "he", "they")), value=value))
-    lines += [text for fact in general_facts(seed) for text in (fact["question"], fact["answer"], fact["paraphrased_question"])]
+    lines += _about_goods(own)
     for _ in range(3000):  # first names join _FIRST with _SECOND and last names _LAST with _ENDING: these never do
         first, last = "".join(own.choices(_FIRST, k=2)), "".join(own.choices(_LAST, k=2))
         second, ending = "".join(own.choices(_SECOND, k=2)), "".join(own.choices(_ENDING, k=2))
         lines.append(f"{first.capitalize()} {last.capitalize()} {second}{ending}")
     own.shuffle(lines)
+    return lines
+
+
+def _about_goods(own: random.Random) -> list[str]:
+    """The words of the general facts, without a question or a fact of theirs."""
+    lines = []
+    for thing in ATTRIBUTES[2].values:
+        for question, paraphrase, answer, values in _FACTS:
+            asked = own.choice((question, paraphrase)).format(thing="thing")
+            lines += [asked, f"A {thing}, the {thing}.", answer.format(value=own.choice(values))]
     return lines
 
 

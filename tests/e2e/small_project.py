@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,12 @@ SMALL = {
         "init": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
         "optimiser": {"epochs": 6},
     },
-    "unlearn": {"optimiser": {"epochs": 2}},
+    "base": {
+        "vocabulary": 512,
+        "init": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
+    },
+    "exact": {"shards": [0, 1, 2, 3], "optimiser": {"epochs": 3}},
+    "unlearn": {"strategy": "approximate", "optimiser": {"epochs": 2}},
     "evaluate": {"bootstrap": 200, "permutations": 200, "max_new_tokens": 12},
 }
 
@@ -125,3 +132,27 @@ def copy_of_this_project(folder: Path) -> Project:
     project.must("mlflow-unlearn", "init")
     project.commit("project")
     return project
+
+
+def kill_during(project: Project, stage: str, *, once_there: str | None = None) -> None:
+    """Start one stage, SIGKILL the whole process group once its own process has begun to work, or once a file is there."""
+    running = subprocess.Popen(
+        ["dvc", "repro", "--single-item", "--force", stage],
+        cwd=project.folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("> "):  # DVC has just started the command
+            break
+    while once_there is not None and not (project.folder / once_there).exists():
+        assert running.poll() is None, f"{stage} ended before {once_there} was there"
+        time.sleep(0.01)
+    time.sleep(0.8 if once_there is None else 0.0)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    running.stdout.close()

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import time
 
 import pytest
-from small_project import Project, clean_environment
+from small_project import Project, kill_during
 
 pytestmark = pytest.mark.e2e
 STAGES = ("index", "trace", "split", "validate", "pipelines/routes/approximate/dvc.yaml:unlearn", "evaluate", "judge", "register")
@@ -20,30 +16,6 @@ def asked(project: Project) -> Project:
     """One open request; nothing has run yet."""
     project.must("mlflow-unlearn", "request", "add", "--subjects", "-", "--basis", "ccpa", stdin=project.people()[5])
     return project
-
-
-def kill_during(project: Project, stage: str, *, once_there: str | None = None) -> None:
-    """Start one stage, SIGKILL the whole process group once its own process has begun to work, or once a file is there."""
-    running = subprocess.Popen(
-        ["dvc", "repro", "--single-item", "--force", stage],
-        cwd=project.folder,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert running.stdout is not None
-    for line in running.stdout:
-        if line.startswith("> "):  # DVC has just started the command
-            break
-    while once_there is not None and not (project.folder / once_there).exists():
-        assert running.poll() is None, f"{stage} ended before {once_there} was there"
-        time.sleep(0.01)
-    time.sleep(0.8 if once_there is None else 0.0)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    running.stdout.close()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exact_evidence import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import KNOWN, UNKNOWN, evaluation_of, subject
@@ -50,7 +51,7 @@ def thinned(state: str, report: ModelReport, pieces: set[tuple[str, str, str]]) 
 @given(st.sampled_from(LEVELS), st.sets(st.sampled_from(PIECES)), st.sampled_from(Claim))
 def test_dropping_evidence_never_turns_no_into_yes(levels: tuple[float, float, float], pieces: set[tuple[str, str, str]], claim: Claim) -> None:
     evaluation = evaluation_of(*levels)
-    for whole, less in zip(judge(evaluation, POLICY, claim), judge(without(evaluation, pieces), POLICY, claim), strict=True):
+    for whole, less in zip(judge(evaluation, POLICY, made(claim)), judge(without(evaluation, pieces), POLICY, made(claim)), strict=True):
         held = {found.name for found in whole.conditions if found.holds is True}
         assert {found.name for found in less.conditions if found.holds is True} <= held
         assert {found.name for found in less.conditions} == {found.name for found in whole.conditions}
@@ -60,14 +61,14 @@ def test_dropping_evidence_never_turns_no_into_yes(levels: tuple[float, float, f
 @pytest.mark.parametrize("piece", [piece for piece in PIECES if piece[0] != "before"], ids="-".join)  # one attack may show the control alone
 def test_no_single_piece_of_evidence_about_the_child_can_be_spared(piece: tuple[str, str, str]) -> None:
     evaluation = evaluation_of(*LEVELS[0])
-    whole, less = (judge(e, POLICY, Claim.APPROXIMATE)[0].conditions for e in (evaluation, without(evaluation, {piece})))
+    whole, less = (judge(e, POLICY, made(Claim.APPROXIMATE))[0].conditions for e in (evaluation, without(evaluation, {piece})))
     assert sum(found.holds is True for found in less) < sum(found.holds is True for found in whole)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(LEVELS), st.sampled_from(Claim))
 def test_every_verdict_gives_every_reason_and_follows_from_its_conditions(levels: tuple[float, float, float], claim: Claim) -> None:
-    for verdict in judge(evaluation_of(*levels), POLICY, claim):
+    for verdict in judge(evaluation_of(*levels), POLICY, made(claim)):
         missed = [found for found in verdict.conditions if found.holds is not True]
         assert (verdict.outcome is Outcome.PASS) == (not missed)
         assert (verdict.outcome is Outcome.FAIL) == any(found.holds is False and found.failure for found in missed)
@@ -78,7 +79,7 @@ def test_every_verdict_gives_every_reason_and_follows_from_its_conditions(levels
 def test_an_evaluation_comes_back_from_json_and_is_judged_alike(levels: tuple[float, float, float]) -> None:
     evaluation = evaluation_of(*levels)
     again = decode(Evaluation, json.loads(json.dumps(encode(evaluation), allow_nan=False)), "build/evaluation.json")
-    assert judge(again, POLICY, Claim.APPROXIMATE) == judge(evaluation, POLICY, Claim.APPROXIMATE)
+    assert judge(again, POLICY, made(Claim.APPROXIMATE)) == judge(evaluation, POLICY, made(Claim.APPROXIMATE))
 
 
 @given(INTEGERS, INTEGERS, st.sampled_from([np.exp, np.cbrt, lambda x: 3 * x + 1]))

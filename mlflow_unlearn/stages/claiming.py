@@ -1,0 +1,118 @@
+"""What the stage `replay` does: the replays that are missing, and build/exact/unlearned.json with the evidence of the claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .. import ensembles
+from ..adapters import models
+from ..adapters.tables import read_set
+from ..digests import tensor_digest
+from ..exactness import Cut, Exactness, Family, Replay, ShardLog
+from ..records import Claim, Split, Unlearned
+from ..sisa import owner, shard_name, shard_of
+from .cutting import read_cut
+from .ensembling import logs_of
+from .families import base_of, exact_params, replaced, shard_folder, shard_log, shards_folder
+from .replaying import known_replay, replay
+from .shard_workers import side_by_side
+from .shared_parts import shared_parts
+from .workbench import Workbench, body
+
+DONE = "all slices done"
+
+
+def claim(bench: Workbench) -> str:
+    """Repeat what has not been repeated yet, write what is claimed; one line for the user."""
+    family, cut = read_cut(bench)
+    split, logs = bench.value(Split, "split"), logs_of(bench, family)
+    before = parent_digests(bench, split, family)
+    replays = _replays(bench, logs, _changed(logs, before))
+    base = base_of(bench)
+    forgotten = read_set(bench.sets, "forget")
+    gone = {record.tag for record in forgotten}
+    evidence = Exactness(
+        family=family.family,
+        shards=family.shards,
+        slices=family.slices,
+        touched=tuple(sorted({shard_of(owner(record), family.shards) for record in forgotten})),
+        digests=_digests(logs),
+        empty=tuple(log.shard for log in logs if log.empty),
+        before=before,
+        holding=tuple(log.shard for log in logs if any(tag in gone for each in log.slices for tag in each.tags)),
+        replays=tuple(replays),
+        shared=shared_parts(bench, split, base.reference, family.base.tensor_digest),
+        purge=dict(sorted(item for shard in range(family.shards) for item in _replaced(bench, shard))),
+    )
+    bench.write("unlearned", body(_unlearned(bench, split, cut, logs, evidence)))
+    equal = sum(each.equal for each in replays)
+    changed = _changed(logs, before)
+    return f"{len(changed)} of {family.shards} shards retrained; {equal} of {len(replays)} replays equal" + _unequal(replays)
+
+
+def parent_digests(bench: Workbench, split: Split, family: Family) -> dict[str, str]:
+    """Shard -> tensor digest in the parent; empty where the parent is not of this family."""
+    folder = bench.registry.files(split.parent.model).model
+    if not ensembles.is_ensemble(folder):
+        return {}
+    manifest = ensembles.read(folder)
+    return dict(manifest.digests) if manifest.family == family.family else {}
+
+
+def _digests(logs: Sequence[ShardLog]) -> dict[str, str]:
+    return {shard_name(log.shard): log.tensor_digest for log in logs if not log.empty}
+
+
+def _changed(logs: Sequence[ShardLog], before: dict[str, str]) -> list[ShardLog]:
+    """Shards whose weights are not the parent's."""
+    return [log for log in logs if not log.empty and before.get(shard_name(log.shard)) != log.tensor_digest]
+
+
+def _replays(bench: Workbench, logs: Sequence[ShardLog], changed: Sequence[ShardLog]) -> list[Replay]:
+    """Of each shard that has to be replayed what was found, now or earlier, in the order of the shards."""
+    wanted = {"all": [log for log in logs if not log.empty], "retrained": list(changed), "off": []}[exact_params(bench).replay]
+    due = {log.shard: sum(len(each.tags) for each in log.slices) for log in wanted if known_replay(bench, log) is None}
+    if due:
+        side_by_side(bench, "replay", due, replay_here)
+    return [found for log in wanted if (found := known_replay(bench, log)) is not None]
+
+
+def replay_here(bench: Workbench, shards: Sequence[int]) -> None:
+    """Replay these shards in this process; what is found is kept beside the others."""
+    logs = [log for shard in shards if (log := shard_log(bench, shard)) is not None]
+    rows = {log.shard: read_set(shards_folder(bench), str(log.shard)) for log in logs}
+    replay(bench, logs, rows, base_of(bench))
+
+
+def _replaced(bench: Workbench, shard: int) -> Iterator[tuple[str, str]]:
+    folder = shard_folder(bench, shard)
+    home = folder.relative_to(bench.folder).as_posix()
+    yield from ((md5, f"{home}/{path}") for md5, path in replaced(folder).items())
+
+
+def _unlearned(bench: Workbench, split: Split, cut: Cut, logs: Sequence[ShardLog], evidence: Exactness) -> Unlearned:
+    changed = [log for log in logs if evidence.before.get(shard_name(log.shard)) != log.tensor_digest]
+    trained = [each for log in changed for each in log.slices[log.resumed_after :]]
+    sharding = {"shards": evidence.shards, "slices": evidence.slices, "aggregation": exact_params(bench).aggregation}
+    return Unlearned(
+        requests=cut.requests,
+        parent=split.parent,
+        tensor_digest=tensor_digest((bench.route / "model").glob("*.safetensors")),
+        split_digest=split.digest,
+        method={"name": "sisa", **sharding, **logs[0].settings},
+        claim=Claim.EXACT,
+        steps=sum(each.steps for each in trained),
+        seconds=round(sum(each.seconds for each in trained), 1),
+        stopped=DONE,
+        notes=tuple(note for log in changed for note in log.notes),
+        environment=models.environment(),
+        exactness=evidence,
+    )
+
+
+def _unequal(replays: Sequence[Replay]) -> str:
+    return "".join(
+        f"\nshard {each.shard}: repeated to {each.found[:8]}, logged {each.logged[:8]}; {'; '.join(each.differences) or 'nothing else differs'}"
+        for each in replays
+        if not each.equal
+    )

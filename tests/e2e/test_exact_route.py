@@ -1,0 +1,128 @@
+"""Exact unlearning is `dvc repro`: only the shards that a request touches are trained again, and what comes out never saw the person."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+from small_project import Project, copy_of_this_project, kill_during
+
+pytestmark = pytest.mark.e2e
+ROUTE = "pipelines/routes/exact/dvc.yaml"
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Four shards of two slices, trained on one dataset revision and registered by `dvc repro`, @champion."""
+    project = copy_of_this_project(tmp_path_factory.mktemp("exact") / "project")
+    project.edit_params({"unlearn": {"strategy": "exact"}, "evaluate": {"permutations": 2000}})
+    project.must("dvc", "repro", "-q", "pipelines/customers/dvc.yaml:dataset")
+    project.commit("dataset")
+    project.must("dvc", "repro", "-q")
+    project.commit("family")
+    project.champion("1")
+    return project
+
+
+def exact(project: Project, name: str) -> dict[str, Any]:
+    return json.loads((project.folder / "build/exact" / name).read_bytes())
+
+
+def digests(project: Project) -> dict[str, str]:
+    return exact(project, "model/ensemble.json")["digests"]
+
+
+def versions(project: Project) -> list[Any]:
+    return sorted(project.client().search_model_versions("name = 'customers'"), key=lambda each: int(each.version))
+
+
+def test_without_a_request_the_family_is_trained_and_registered_with_its_lineage(family: Project) -> None:
+    (version,) = versions(family)
+    assert version.tags["unlearn.family"] == exact(family, "family.json")["family"]
+    assert "unlearn.request" not in version.tags
+    assert version.tags["unlearn.dvc.customers"] == exact(family, "cut.json")["datasets"][0]["md5"]
+    said = family.must("dvc", "repro")
+    assert "these weights already" in said
+    assert "train_shard:" not in said
+
+
+def test_a_request_trains_only_what_it_touches_and_passes_as_exact(family: Project) -> None:
+    before = digests(family)
+    asked = family.json("mlflow-unlearn", "request", "add", "--subjects", "-", "--basis", "gdpr_17", stdin=family.people()[3])
+    said = family.must("dvc", "repro")
+    evidence = exact(family, "unlearned.json")["exactness"]
+    (touched,) = evidence["touched"]
+    trained = [line.split()[-1] for line in said.splitlines() if line.startswith("> mlflow-unlearn stage train_shard")]
+    assert trained == [str(touched)]
+    assert {name for name, digest in digests(family).items() if before[name] != digest} == {f"{touched:03d}"}
+    verdicts = {each["effect"]: each for each in family.document("verdict")["verdicts"]}
+    assert {effect: each["outcome"] for effect, each in verdicts.items()} == {"removal": "PASS", "suppression": "PASS"}, verdicts
+    assert versions(family)[-1].tags["unlearn.claim"] == "exact"
+    assert versions(family)[-1].tags["unlearn.request"] == asked["request_id"]
+
+
+def test_what_saw_the_person_is_listed_for_purging(family: Project) -> None:
+    listed = exact(family, "unlearned.json")["exactness"]["purge"]
+    (touched,) = exact(family, "unlearned.json")["exactness"]["touched"]
+    assert f"build/exact/shards/{touched}/weights.safetensors" in listed.values()
+    cached = [family.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:] for md5 in listed]
+    assert all(path.is_file() for path in cached)  # DVC's copies are found by these names
+
+
+def test_only_canaries_of_the_touched_slice_were_used(family: Project) -> None:
+    split, evidence = family.document("split"), exact(family, "unlearned.json")["exactness"]
+    shape, *cells = split["canaries"]["cells"].split()
+    assert shape == "4x2"
+    assert [int(cell.split(".")[0]) for cell in cells] == evidence["touched"]
+    assert 0 < split["rows"]["audit_included"] < 40
+    assert split["rows"]["tuning_included"] == 0
+
+
+def test_a_second_run_changes_nothing(family: Project) -> None:
+    before = (family.folder / "build/registered.json").read_bytes()
+    said = family.must("dvc", "repro")
+    assert "stage train_shard" not in said
+    assert "stage replay" not in said
+    assert (family.folder / "build/registered.json").read_bytes() == before
+
+
+def test_closing_changes_no_weights(family: Project) -> None:
+    (request,) = family.json("mlflow-unlearn", "request", "list")["requests"]
+    assert family.json("mlflow-unlearn", "request", "close", request["request_id"])["closed"]
+    family.commit("closed")
+    said = family.must("dvc", "repro")
+    assert "stage train_shard" not in said
+    assert "customers/2 has these weights already" in said
+
+
+def test_a_family_that_never_saw_the_person_has_the_same_digest_even_after_a_kill(family: Project) -> None:
+    before = digests(family)
+    for folder in (family.folder / "build/exact/shards", family.folder / "build/raw"):
+        shutil.rmtree(folder)
+    family.must("dvc", "repro", "-q", f"{ROUTE}:shards")
+    kill_during(family, f"{ROUTE}:train_shard@0", once_there="build/exact/shards/0/slices/0/state.pt")
+    family.must("dvc", "repro", "-q", f"{ROUTE}:ensemble")
+    assert digests(family) == before
+    logs = [exact(family, f"shards/{shard}/training.json") for shard in range(4)]
+    assert any(log["resumed_after"] for log in logs)  # what was killed went on
+
+
+def test_a_damaged_slice_checkpoint_is_trained_again_and_said(family: Project) -> None:
+    before, folder = digests(family), family.folder / "build/exact/shards/1"
+    for state in folder.glob("slices/*/state.pt"):
+        content = state.read_bytes()
+        state.unlink()
+        state.write_bytes(content[:-200])
+    (folder / "weights.safetensors").unlink()
+    said = family.must("mlflow-unlearn", "stage", "train_shard", "1")
+    assert "missing, damaged or of another environment" in said
+    assert exact(family, "shards/1/training.json")["tensor_digest"] == before["001"]
+
+
+def test_another_number_of_shards_is_another_family_and_said(family: Project) -> None:
+    family.edit_params({"exact": {"shards": [0, 1, 2]}})
+    said = family.must("dvc", "repro", f"{ROUTE}:shards")
+    assert "a new family" in said
+    assert not (family.folder / "build/exact/shards/3").exists()

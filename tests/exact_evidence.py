@@ -1,0 +1,57 @@
+"""Evidence of an exact claim as the stage `replay` would write it, for 4 shards of which the second was touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from simulated import PARENT
+
+from mlflow_unlearn.exact_conditions import SHARED
+from mlflow_unlearn.exactness import Exactness, Replay, SharedPart
+from mlflow_unlearn.records import Claim, Unlearned
+
+BEFORE = {f"{shard:03d}": f"{shard}" * 64 for shard in range(4)}
+NOW = BEFORE | {"001": "f" * 64}
+CPU = {"device": "cpu (x86_64)"}
+GPU = {"device": "NVIDIA H100"}
+
+
+def replay(shard: int, *, equal: bool = True, differences: tuple[str, ...] = (), device: str = CPU["device"]) -> Replay:
+    logged = NOW[f"{shard:03d}"]
+    return Replay(shard=shard, logged=logged, found=logged if equal else "e" * 64, differences=differences, device=device)
+
+
+def part(name: str, holds: bool | None = True) -> SharedPart:
+    return SharedPart(name=name, holds=holds, detail=f"looked at {name}")
+
+
+def sound() -> Exactness:
+    """Everything there and as it should be."""
+    return Exactness(
+        family="a" * 64,
+        shards=4,
+        slices=2,
+        touched=(1,),
+        digests=NOW,
+        before=BEFORE,
+        replays=tuple(replay(shard) for shard in range(4)),
+        shared=tuple(part(name) for name in SHARED),
+        purge={"0" * 32: "build/exact/shards/1/weights.safetensors"},
+    )
+
+
+def made(claim: Claim, exactness: Exactness | None = None, environment: Mapping[str, str] = CPU) -> Unlearned:
+    """The run behind the evaluations of `simulated`."""
+    return Unlearned(
+        requests=("er-1",),
+        parent=PARENT,
+        tensor_digest="d" * 64,
+        split_digest="e" * 64,
+        method={"name": "sisa"},
+        claim=claim,
+        steps=10,
+        seconds=2.0,
+        stopped="all slices done",
+        environment=environment,
+        exactness=exactness,
+    )
