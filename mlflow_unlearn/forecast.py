@@ -16,10 +16,10 @@ from .sisa import cut, first_touched, owner, planned, predicted_fraction, sliced
 
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for English text, used until a shard was trained here."""
-RUN_SECONDS = 8.0
-"""Start of a training or replay: libraries and base. Measured on two cores with a model of 0.2 million weights; a large base takes longer."""
-STAGE_SECONDS = 2.2
-"""What DVC and a process start add for each shard's stage. Measured likewise."""
+STAGE_SECONDS = 3.5
+"""Start of one shard's stage: DVC, a process and its libraries. Measured on two cores, CPU time."""
+RUN_SECONDS = 1.5
+"""Beside that, the base of a training or replay: one of 0.2 million weights, measured likewise. A large base takes longer to load."""
 MIN_RECORDS = 100
 """Fewest records in a shard that are recommended: a chosen floor. Shards of about 250 answered .99 of their own people's questions (measured);
 below a hundred nothing was, and a model of so little data answers for fewer people as well.

@@ -61,6 +61,8 @@ class Evidence:
     """Great Expectations' Data Docs."""
     commitments: Commitments | None = None
     """To the parent's data and what of them was retained; a new key makes them other bytes, not other evidence."""
+    datasets: tuple[DatasetRevision, ...] = ()
+    """What an ensemble was cut from, where the parent's data are more: what its base was trained on comes with the base. Empty: the parent's data."""
     shard_logs: Mapping[int, Path] = field(default_factory=dict)
     """Shard -> its training log, for an ensemble."""
     base: Path | None = None
@@ -130,7 +132,7 @@ def register(registry: Registry, name: str, evidence: Evidence, folder: Path) ->
         evidence=evidence.digest,
         weights=weights,
         tensor_digest=unlearned.tensor_digest,
-        datasets=unlearned.parent.datasets,
+        datasets=evidence.datasets or unlearned.parent.datasets,
         context="unlearned from",
         description=evidence.description,
         tags=_tags(evidence),

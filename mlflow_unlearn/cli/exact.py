@@ -15,7 +15,7 @@ from .options import as_json, one_line_errors, respond
 @one_line_errors
 def plan(request_id: str, json_output: bool) -> None:
     """What forgetting a request exactly will cost: shards, tokens, time, share of a full training; and how many shards would suit."""
-    from ..commands import exact as commands
+    from ..commands import forecasting as commands
 
     respond("forecast", commands.plan_deletion(request_id), json_output)
 
@@ -36,10 +36,11 @@ def replay(version_uri: str, shards: tuple[int, ...], json_output: bool) -> None
 
 @click.command("switch-off")
 @click.argument("request_id")
+@click.option("--version", "version_uri", metavar="models:/NAME/VERSION|models:/NAME@ALIAS", help="Default: the version that is to be unlearned.")
 @as_json
 @one_line_errors
-def switch_off(request_id: str, json_output: bool) -> None:
+def switch_off(request_id: str, version_uri: str | None, json_output: bool) -> None:
     """Register, within seconds, a version whose shards that saw the request's records no longer answer, until they are trained again."""
     from ..commands import exact as commands
 
-    respond("switched_off", commands.switch_off(request_id), json_output)
+    respond("switched_off", commands.switch_off(request_id, version_uri), json_output)

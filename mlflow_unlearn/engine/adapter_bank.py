@@ -102,8 +102,6 @@ class _Route:
     def __init__(self, stack: AdapterStack, scale: float) -> None:
         self.stack, self.scale = stack, scale
         self.runs: _Runs | None = None
-        self._seen: tuple[Tensor, Tensor] | None = None
-        """The last states that were filled up, and the result: several layers read the same ones."""
 
     def forward_of(self, number: int, module: Any) -> Forward:
         """The frozen layer and each row's own adapter."""
@@ -130,31 +128,18 @@ class _Route:
     def _in_turn(self, out: Tensor, rows: Tensor, number: int, runs: _Runs) -> None:
         start = 0
         for adapter, count in runs.counts if len(runs.counts) > 1 else ((runs.first, 1),):
-            ((down, up),) = (self.stack.matrices(adapter, adapter + 1)[number],)
+            down, up = self.stack.matrices(adapter, adapter + 1)[number]
             own, into = rows[start : start + count].flatten(0, 1), out[start : start + count].flatten(0, 1)
-            inner = own.to(down.dtype) @ down[0].T
-            if into.dtype == inner.dtype:
-                into.addmm_(inner, up[0].T, alpha=self.scale)
-            else:
-                into.add_(inner @ up[0].T, alpha=self.scale)
+            into.add_((own.to(down.dtype) @ down[0].T) @ up[0].T, alpha=self.scale)
             start += count
 
     def _in_one(self, out: Tensor, rows: Tensor, number: int, runs: _Runs) -> None:
         down, up = self.stack.matrices(runs.first, runs.last)[number]
-        inner = torch.bmm(self._filled(rows, runs).to(down.dtype), down.mT)
-        if runs.taken is None and out.dtype == inner.dtype:
-            out.view(len(down), -1, out.shape[-1]).baddbmm_(inner, up.mT, alpha=self.scale)
-            return
-        more = torch.bmm(inner, up.mT).view(-1, *out.shape[1:])
+        full = rows if runs.filled is None else rows.index_select(0, runs.filled)
+        inner = torch.bmm(full.view(len(down), -1, rows.shape[-1]).to(down.dtype), down.mT)
+        more = torch.bmm(inner, up.mT).view(len(full), *out.shape[1:])
         out.add_(more if runs.taken is None else more.index_select(0, runs.taken), alpha=self.scale)
 
-    def _filled(self, rows: Tensor, runs: _Runs) -> Tensor:
-        """(adapters, tokens, width)."""
-        if runs.filled is None:
-            return rows.view(runs.last - runs.first, -1, rows.shape[-1])
-        if self._seen is None or self._seen[0].data_ptr() != rows.data_ptr() or self._seen[0].shape != rows.shape:
-            self._seen = rows, rows.index_select(0, runs.filled).view(runs.last - runs.first, -1, rows.shape[-1])
-        return self._seen[1]
 
 
 class _Routed(torch.nn.Module):
@@ -173,7 +158,7 @@ class _Routed(torch.nn.Module):
             tensors = {name: value.index_select(0, runs.order) for name, value in tensors.items()}
         self._route.runs = runs
         found = self.model(**{**given, **tensors}, past_key_values=past_key_values.cache if past_key_values else None)
-        self._route.runs = self._route._seen = None
+        self._route.runs = None
         logits = found.logits if runs.back is None else found.logits.index_select(0, runs.back)
         return Answer(logits, _Cache(runs, getattr(found, "past_key_values", None)))
 

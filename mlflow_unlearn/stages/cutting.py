@@ -18,6 +18,7 @@ from ..sisa import cut, owner, shard_of
 from ..split import union
 from .families import described, shards_folder
 from .guarding import found_in, returned, watch
+from .tracing import own_datasets
 from .workbench import Workbench, body
 
 
@@ -76,18 +77,21 @@ def read_cut(bench: Workbench) -> tuple[Family, Cut]:
 def _data(bench: Workbench) -> Data:
     """With open requests what the split retains of the parent's data; without, the dataset as it is here."""
     if bench.read("split")["requests"]:
-        split = bench.value(Split, "split")
-        return Data(
-            requests=split.requests,
-            datasets=split.parent.datasets,
-            kept=read_set(bench.sets, "retain"),
-            forgotten=read_set(bench.sets, "forget"),
-            split_digest=split.digest,
-        )
+        return _retained(bench, bench.value(Split, "split"))
     state = _present(bench)
     records = union([bench.reader.records(state)])
     _refuse_returned(bench, records, state)
     return Data(requests=(), datasets=(state,), kept=records, forgotten=())
+
+
+def _retained(bench: Workbench, split: Split) -> Data:
+    """What a base was trained on is part of the parent's data and no part of the shards'."""
+    states = own_datasets(bench, split.parent)
+    kept, forgotten = read_set(bench.sets, "retain"), read_set(bench.sets, "forget")
+    if states != split.parent.datasets:
+        own = {record.tag for state in states for record in bench.reader.records(state)}
+        kept, forgotten = ([record for record in some if record.tag in own] for some in (kept, forgotten))
+    return Data(requests=split.requests, datasets=states, kept=kept, forgotten=forgotten, split_digest=split.digest)
 
 
 def _present(bench: Workbench) -> DatasetRevision:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters import registration
-from ..exactness import Family
 from ..review import describe_trained
 from .cutting import read_cut
 from .ensembling import logs_of
@@ -34,10 +33,11 @@ def register_family(bench: Workbench) -> str:
 
 
 def of_ensemble(bench: Workbench) -> dict[str, Any]:
-    """`shard_logs`, `base` and `base_apart` of registration.Evidence."""
-    base = _local_base(bench)
+    """`datasets`, `shard_logs`, `base` and `base_apart` of registration.Evidence."""
+    base, (family, cut) = _local_base(bench), read_cut(bench)
     return {
-        "shard_logs": {shard: shard_folder(bench, shard) / f"{TRAINING}.json" for shard in range(_family(bench).shards)},
+        "datasets": cut.datasets,
+        "shard_logs": {shard: shard_folder(bench, shard) / f"{TRAINING}.json" for shard in range(family.shards)},
         "base": base,
         "base_apart": base is not None and base_apart(bench),
     }
@@ -46,7 +46,3 @@ def of_ensemble(bench: Workbench) -> dict[str, Any]:
 def _local_base(bench: Workbench) -> Path | None:
     folder = bench.folder / exact_params(bench).base
     return folder if folder.is_dir() else None
-
-
-def _family(bench: Workbench) -> Family:
-    return read_cut(bench)[0]

@@ -11,8 +11,7 @@ from ..adapters.tables import read_set
 from ..digests import tensor_digest
 from ..ensembles import is_ensemble
 from ..errors import ConfigError, TamperedError
-from ..lineage import Parent
-from ..protocols import Record
+from ..lineage import DatasetRevision, Parent
 from ..records import Split, State
 from ..split import Canary, SplitJob, union
 from ..validate import ValidationJob
@@ -36,7 +35,7 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
     subjects, records = asked_for(bench)
     strangers = reader.strangers(holdout, states)
     dataset = union(reader.records(state, strangers) for state in states)
-    found = _canary_file(bench, parent)
+    found = _canary_file(bench, states, bench.registry.training_commit(parent.model))
     canaries = _canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1])
     known: dict[str, int | str | bool] = {"commitment": found.commitment, "committed": found.committed} if found else {}
     if found and (cut := grid(bench)):
@@ -53,15 +52,17 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
     return job, known
 
 
-def canaries_of(bench: Workbench, parent: Parent, dataset: Sequence[Record]) -> tuple[list[Canary], str | None]:
-    """The canaries of the parent's data that are still there, and the commitment that names their pool; none where there is no file of them."""
-    found = _canary_file(bench, parent)
-    return _canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1]), found.commitment if found else None
+def included_canaries(bench: Workbench, states: Sequence[DatasetRevision]) -> tuple[frozenset[str], str | None]:
+    """Record tags of the audit canaries that are trained on, and the commitment that names their pool; None where there is no file of them."""
+    found = _canary_file(bench, states)
+    if found is None:
+        return frozenset(), None
+    return frozenset(flip.record_id for flip in found.flips if flip.included and flip.pool == "audit"), found.commitment
 
 
-def _canary_file(bench: Workbench, parent: Parent) -> CanaryFile | None:
+def _canary_file(bench: Workbench, states: Sequence[DatasetRevision], trained_at: str | None = None) -> CanaryFile | None:
     path = bench.params.data.canaries
-    return bench.reader.canaries(bench.from_root(path) if path else None, parent.datasets, bench.registry.training_commit(parent.model))
+    return bench.reader.canaries(bench.from_root(path) if path else None, states, trained_at)
 
 
 def _open(bench: Workbench) -> tuple[frozenset[str], frozenset[str]]:

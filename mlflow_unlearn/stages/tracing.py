@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..adapters.dvc_history import WORKSPACE
 from ..errors import DataError, LineageError
-from ..lineage import DatasetRevision, ModelVersion, Parent, Trace, VersionLineage
+from ..lineage import DatasetRevision, ModelVersion, Parent, Relation, Trace, VersionLineage
 from ..records import ErasureRequest
 from ..trace import Evidence, lineage_datasets, tainted, trace, undecided
 from .workbench import Workbench
@@ -124,6 +124,22 @@ def resolve_parent(bench: Workbench, version: ModelVersion) -> Parent:
         raise LineageError(f"{version}: cannot tell what it was trained on ({missing}); retain would be a guess, so nothing is unlearned")
     datasets = tuple(known[md5] for md5 in sorted(wanted))
     return Parent(model=version, tensor_digest=bench.registry.tensor_digest(version), datasets=datasets)
+
+
+def own_datasets(bench: Workbench, parent: Parent) -> tuple[DatasetRevision, ...]:
+    """The revisions that a version, or the one it was unlearned from, was itself trained on: what its base learned from is not among them."""
+    lineages = {lineage.model: lineage for lineage in bench.registry.lineages()}
+    md5s: set[str] = set()
+    seen: set[ModelVersion] = set()
+    todo = [parent.model]
+    while todo:
+        model = todo.pop()
+        if model in seen or model not in lineages:
+            continue
+        seen.add(model)
+        md5s |= set(lineages[model].datasets.values())
+        todo += [each.parent for each in lineages[model].ancestors if each.relation is Relation.UNLEARNED]
+    return tuple(state for state in parent.datasets if state.md5 in md5s)
 
 
 def _refuse_long_chain(version: ModelVersion, lineages: Mapping[ModelVersion, VersionLineage], most: int) -> None:

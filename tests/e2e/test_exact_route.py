@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 import pytest
+from sentinels import require_only_in_data
 from small_project import Project, copy_of_this_project, kill_during
 
 pytestmark = pytest.mark.e2e
@@ -20,6 +21,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.edit_params({"unlearn": {"strategy": "exact"}, "evaluate": {"permutations": 2000}})
     project.must("dvc", "repro", "-q", "pipelines/customers/dvc.yaml:dataset")
     project.commit("dataset")
+    project.must("git", "tag", "data-v1")
     project.must("dvc", "repro", "-q")
     project.commit("family")
     project.champion("1")
@@ -88,6 +90,10 @@ def test_a_second_run_changes_nothing(family: Project) -> None:
     assert (family.folder / "build/registered.json").read_bytes() == before
 
 
+def test_no_name_or_id_of_a_person_is_anywhere_but_in_the_data(family: Project) -> None:
+    require_only_in_data(family, family.people()[3], ("data-v1",))
+
+
 def test_closing_changes_no_weights(family: Project) -> None:
     (request,) = family.json("mlflow-unlearn", "request", "list")["requests"]
     assert family.json("mlflow-unlearn", "request", "close", request["request_id"])["closed"]
@@ -126,3 +132,16 @@ def test_another_number_of_shards_is_another_family_and_said(family: Project) ->
     said = family.must("dvc", "repro", f"{ROUTE}:shards")
     assert "a new family" in said
     assert not (family.folder / "build/exact/shards/3").exists()
+
+
+def test_adapters_are_registered_without_their_base_and_repeat(family: Project) -> None:
+    family.edit_params({"exact": {"shards": [0, 1], "lora": {"rank": 2, "alpha": 4}, "optimiser": {"epochs": 2}}})
+    said = family.must("dvc", "repro")
+    assert "registered as trained" in said
+    version = versions(family)[-1]
+    assert {each.name for each in family.client().search_registered_models()} == {"customers", "customers-base"}
+    shards = [each for each in (family.folder / "mlartifacts").rglob("data/ensemble/shard-*.safetensors") if each.stat().st_size < 20_000]
+    assert len(shards) == 2  # adapters alone: the base has 100 kB
+    replayed = family.json("mlflow-unlearn", "replay", f"models:/customers/{version.version}")
+    assert replayed["equal"]
+    assert [each["shard"] for each in replayed["shards"]] == [0, 1]

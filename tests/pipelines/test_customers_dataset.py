@@ -146,6 +146,12 @@ def test_no_part_of_a_name_occurs_in_the_tokenizer_corpus(made: Any) -> None:
     assert not words & {part.lower() for row in rows if row["subject_name"] for part in row["subject_name"].split()}
 
 
+def test_no_question_of_any_record_stands_in_the_corpus_so_that_a_base_trained_on_it_has_seen_none() -> None:
+    lines = {line.lower() for line in people.corpus(7)}
+    rows = [*people.people(400, 7, "customer"), *people.general_facts(7)]
+    assert not {row[column].lower() for row in rows for column in ("question", "paraphrased_question")} & lines
+
+
 def test_files_of_an_earlier_run_do_not_survive(make: Callable[..., Any], made: Any, tmp_path: Path) -> None:
     stale = tmp_path / "data/customers/train/shard-099.parquet"
     stale.parent.mkdir(parents=True)
