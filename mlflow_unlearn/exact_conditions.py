@@ -197,7 +197,9 @@ def _reach(evaluation: Evaluation, tests: Sequence[CanaryTest], evidence: Exactn
     parent = max((test.epsilon for test in evaluation.before.canaries), default=None)
     control = "not measured in the parent" if parent is None else f"{parent:.2f} was found in the parent"
     note = "" if parent else ", so that nothing shows they could have seen an error"
-    return f"{n} canaries{where}, which could show epsilon {most:.2f} at most; {control}{note}"
+    against = evaluation.settings.get("calibrated_by")
+    calibrated = f" (calibrated by {against})" if against else ""
+    return f"{n} canaries{where}{calibrated}, which could show epsilon {most:.2f} at most; {control}{note}"
 
 
 def _covered(evaluation: Evaluation, evidence: Exactness) -> str:

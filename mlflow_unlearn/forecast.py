@@ -149,7 +149,7 @@ def forecast(job: ForecastJob) -> Forecast:
         touched=touched,
         again=again,
         full=full,
-        replay=_work(job, repeated, [each.whole_tokens for each in repeated], 0),
+        replay=_work(job, repeated, [each.whole_tokens for each in repeated], min(1, len(repeated))),
         fraction=again.tokens / full.tokens if full.tokens else 0.0,
         formula=predicted_fraction(len(owners), shape.shards, shape.slices),
         also_due=tuple(each.shard for each in shards if job.trained and each.shard not in first and each.resumes_before < shape.slices),

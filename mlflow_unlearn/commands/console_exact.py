@@ -81,19 +81,19 @@ def _cost(out: Console, found: Mapping[str, Any], shape: Mapping[str, Any], abou
 
 def _recommendation(out: Console, advice: Mapping[str, Any], now: int) -> None:
     batches = advice["batches"]
-    history = f"no request so far: {', '.join(map(str, batches))} people stand in" if advice["assumed"] else f"{len(batches)} batches so far"
+    history = f"no request so far: {', '.join(map(str, batches))} people stand in" if advice["assumed"] else f"{len(batches)} so far"
     rows = [
         (
             f"{each['shards']}{' (recommended)' if each['shards'] == advice['shards'] else ''}",
             f"{each['records']:.0f}",
             f"{each['touched']:.1f}",
             f"{each['fraction']:.1%}",
-            f"{each['cost']:.1%}",
+            f"{each['cost']:.1%}" if advice["stage_share"] else "not known",
         )
         for each in advice["choices"]
     ]
-    columns = ("shards", "records in each", "touched", "of a full training", "start of stages included")
-    out.print(_table(f"How many shards? Mean of a batch; {history}", columns, rows))
+    columns = ("shards", "records in each", "touched", "of a full training", "with the start of stages")
+    out.print(_table(f"How many shards? Means of a batch; {history}", columns, rows))
     if advice["shards"] != now:
         out.print(f"{now} shards now; another number is another family: every shard is trained once more")
 

@@ -17,7 +17,7 @@ from ..protocols import Record
 from ..records import ErasureRequest, State
 from ..sisa import owner
 from ..split import union
-from ..stages.families import shard_log
+from ..stages.families import family_settings, shard_log
 from ..stages.jobs import included_canaries
 from ..stages.pools import Grid, touched_cells, usable
 from ..stages.replaying import known_replay
@@ -89,17 +89,6 @@ def plan_deletion(request_id: str) -> dict[str, Any]:
         "recommendation": encode(advice),
         "settings": None if exact else _settings_to_write(shape),
         "notes": list(_notes(bench, data, trained, found)),
-    }
-
-
-def family_settings(bench: Workbench, exact: ExactParams) -> dict[str, Any]:
-    """`Family.settings` of params.yaml, without looking at the base."""
-    return {
-        "optimiser": encode(exact.optimiser),
-        "lora": encode(exact.lora),
-        "seed": exact.seed,
-        "dtype": bench.params.unlearn.dtype,
-        "template": bench.params.data.template,
     }
 
 

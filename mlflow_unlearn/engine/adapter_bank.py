@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..params import LoraParams
-from .adapter_layers import AdapterStack, Forward, adapted_layers, frozen_forward, twin
+from .adapter_layers import AdapterStack, adapted_layers, frozen, twin
 from .examples import device_of
 from .experts import Answer
 
@@ -55,7 +55,7 @@ class AdapterExperts:
             row = self.alive.index(shard)
             route = _Route(self._stack, self._scale)
             route.runs = _runs([row], self._stack.rows.device)
-            self._experts[shard] = twin(self._base, self._layers, route.forward_of)
+            self._experts[shard] = twin(self._base, self._layers, route.forward)
         return self._experts[shard]
 
     def routed(self, shards: Sequence[int]) -> torch.nn.Module:
@@ -68,7 +68,7 @@ class AdapterExperts:
     def _routing(self) -> tuple[torch.nn.Module, _Route]:
         """The twin that all routed models share, and what tells it whose rows come."""
         route = _Route(self._stack, self._scale)
-        return twin(self._base, self._layers, route.forward_of), route
+        return twin(self._base, self._layers, route.forward), route
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,23 +103,15 @@ class _Route:
         self.stack, self.scale = stack, scale
         self.runs: _Runs | None = None
 
-    def forward_of(self, number: int, module: Any) -> Forward:
+    def forward(self, number: int, module: Any, states: Tensor) -> Tensor:
         """The frozen layer and each row's own adapter."""
-        plain = frozen_forward(module)
-
-        def forward(states: Tensor) -> Tensor:
-            return self._added(plain(states), states, number)
-
-        return forward
-
-    def _added(self, made: Tensor, states: Tensor, number: int) -> Tensor:
+        made = frozen(module, states)
         runs = self.runs
         if runs is None:
             raise ConfigError("adapters were asked without rows; call the module that `routed` gave")
-        rows = states.reshape(len(runs.adapters) if len(runs.counts) > 1 else 1, -1, states.shape[-1])
+        rows = states.reshape(len(runs.adapters), -1, states.shape[-1]).to(made.dtype)
         out = made.view(len(rows), -1, made.shape[-1])
-        short = len(runs.counts) > 1 and rows.shape[1] <= SHORT and runs.slots <= SPARE * len(rows)
-        if short:
+        if len(runs.counts) > 1 and rows.shape[1] <= SHORT and runs.slots <= SPARE * len(rows):
             self._in_one(out, rows, number, runs)
         else:
             self._in_turn(out, rows, number, runs)
@@ -127,19 +119,20 @@ class _Route:
 
     def _in_turn(self, out: Tensor, rows: Tensor, number: int, runs: _Runs) -> None:
         start = 0
-        for adapter, count in runs.counts if len(runs.counts) > 1 else ((runs.first, 1),):
-            down, up = self.stack.matrices(adapter, adapter + 1)[number]
+        for adapter, count in runs.counts:
+            down, up = (each[0].to(out.dtype) for each in self.stack.matrices(adapter, adapter + 1)[number])
             own, into = rows[start : start + count].flatten(0, 1), out[start : start + count].flatten(0, 1)
-            into.add_((own.to(down.dtype) @ down[0].T) @ up[0].T, alpha=self.scale)
+            into.addmm_(own @ down.T, up.T, alpha=self.scale)
             start += count
 
     def _in_one(self, out: Tensor, rows: Tensor, number: int, runs: _Runs) -> None:
-        down, up = self.stack.matrices(runs.first, runs.last)[number]
-        full = rows if runs.filled is None else rows.index_select(0, runs.filled)
-        inner = torch.bmm(full.view(len(down), -1, rows.shape[-1]).to(down.dtype), down.mT)
-        more = torch.bmm(inner, up.mT).view(len(full), *out.shape[1:])
-        out.add_(more if runs.taken is None else more.index_select(0, runs.taken), alpha=self.scale)
-
+        down, up = (each.to(out.dtype) for each in self.stack.matrices(runs.first, runs.last)[number])
+        if runs.filled is None or runs.taken is None:
+            inner = torch.bmm(rows.view(len(down), -1, rows.shape[-1]), down.mT)
+            out.view(len(up), -1, out.shape[-1]).baddbmm_(inner, up.mT, alpha=self.scale)
+        else:
+            inner = torch.bmm(rows.index_select(0, runs.filled).view(len(down), -1, rows.shape[-1]), down.mT)
+            out.add_(torch.bmm(inner, up.mT).view(-1, *out.shape[1:]).index_select(0, runs.taken), alpha=self.scale)
 
 
 class _Routed(torch.nn.Module):

@@ -1,7 +1,7 @@
 """Low-rank adapters of many shards over one frozen base: which layers have one, and the numbers of all shards, a row each.
 
-Paper: Hu et al. 2021, "LoRA" (arXiv:2106.09685), section 4.1: a linear layer gives W x + (alpha / rank) B A x, with A of small random numbers and B zero
-at the start. Parametrisation and tensor names are peft's, so that a shard's adapter is a file that peft loads.
+Paper: Hu et al. 2021, "LoRA" (arXiv:2106.09685), section 4.1: a linear layer gives W x + (alpha / rank) B A x, with A of small random numbers and B
+zero at the start. Parametrisation and tensor names are peft's, so that a shard's adapter is a file that peft loads.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,6 @@ ALIGNED = 16
 
 Matrices = tuple[Tensor, Tensor]
 """A, (shards, rank, inputs), and B, (shards, outputs, rank)."""
-Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,26 +127,26 @@ class AdapterStack:
                 value.copy_(adapter[name])
 
 
-def twin(base: Any, layers: Sequence[AdaptedLayer], forward_of: Callable[[int, Any], Forward]) -> Any:
-    """A model of its own over the base's tensors, frozen and in eval mode, whose adapted layers compute what `forward_of` gives.
+def twin(base: Any, layers: Sequence[AdaptedLayer], forward: Callable[[int, Any, Tensor], Tensor]) -> Any:
+    """A model of its own over the base's tensors, frozen and in eval mode, whose adapted layers compute something else.
 
     Args:
         base: a Hugging Face model; nothing about it changes.
         layers: those to adapt.
-        forward_of: number of a layer and the twin's own linear module to its new forward function.
+        forward: from the number of a layer, the twin's own linear module and its input to the output.
     """
-    frozen = {id(value): torch.nn.Parameter(value.detach(), requires_grad=False) for value in base.parameters()}
+    parameters = {id(value): torch.nn.Parameter(value.detach(), requires_grad=False) for value in base.parameters()}
     shared = {id(value): value for value in (*base.buffers(), base.config)}
-    made = copy.deepcopy(base, {**frozen, **shared}).eval()
+    made = copy.deepcopy(base, {**parameters, **shared}).eval()
     for number, layer in enumerate(layers):
         module = made.get_submodule(layer.path)
-        module.forward = forward_of(number, module)
+        module.forward = partial(forward, number, module)  # a partial, unlike a closure, follows into copies of the twin
     return made
 
 
-def frozen_forward(module: Any) -> Forward:
-    """What a twin's linear module computes without its adapter."""
-    plain: Forward = type(module).forward.__get__(module)
+def frozen(module: Any, states: Tensor) -> Tensor:
+    """What a twin's linear module gives without its adapter."""
+    plain: Tensor = type(module).forward(module, states)
     return plain
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..digests import sha256_json
 from ..params import LoraParams
 from ..protocols import Example, Sequences
-from .adapter_layers import AdaptedLayer, AdapterStack, Forward, frozen_forward, twin
+from .adapter_layers import AdaptedLayer, AdapterStack, frozen, twin
 from .batches import collate, cut
 from .examples import answer_tokens, device_of
 from .forward import IGNORED, head_of
@@ -83,7 +83,7 @@ class AdapterPass:
     def __init__(self, base: Any, layers: Sequence[AdaptedLayer], lora: LoraParams, shards: int, machine: Machine) -> None:
         self.weights, self.gradients = (AdapterStack(layers, shards, device_of(base)) for _ in range(2))
         self.scale, self.dropout, self.machine = lora.alpha / lora.rank, lora.dropout, machine
-        self.model = twin(base, layers, self._forward_of)
+        self.model = twin(base, layers, self._forward)
         self.parts: Sequence[Part] = ()
         self._gathered: tuple[AdapterStack, AdapterStack] | None = None
         self.matrices, self.into = self.weights.matrices(0, 0), self.gradients.matrices(0, 0)
@@ -133,51 +133,28 @@ class AdapterPass:
             mask.bernoulli_(1.0 - self.dropout, generator=generator)
         return masks.div_(1.0 - self.dropout)
 
-    def _forward_of(self, number: int, module: Any) -> Forward:
-        plain = frozen_forward(module)
-
-        def forward(states: Tensor) -> Tensor:
-            made: Tensor = _Adapted.apply(states, self.anchor, number, _Frozen(module, plain), self)  # type: ignore[no-untyped-call]
-            return made
-
-        return forward
+    def _forward(self, number: int, module: Any, states: Tensor) -> Tensor:
+        made: Tensor = _Adapted.apply(states, self.anchor, number, module, self)  # type: ignore[no-untyped-call]
+        return made
 
     def _copies(self) -> tuple[AdapterStack, AdapterStack]:
         """Weights and gradients of shards that are not neighbours in the stacks."""
         if self._gathered is None:
-            first, second = (AdapterStack(self.weights.layers, *self._size) for _ in range(2))
-            self._gathered = first, second
+            size, device = len(self.weights.rows), self.weights.rows.device
+            self._gathered = AdapterStack(self.weights.layers, size, device), AdapterStack(self.weights.layers, size, device)
         return self._gathered
-
-    @property
-    def _size(self) -> tuple[int, torch.device]:
-        return len(self.weights.rows), self.weights.rows.device
 
     def _precision(self) -> AbstractContextManager[Any]:
         kind = self.weights.rows.device.type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.dtype == "bfloat16")
 
 
-@dataclass(frozen=True)
-class _Frozen:
-    """A linear module of the twin."""
-
-    module: Any
-    forward: Forward
-
-    @property
-    def weight(self) -> Tensor:
-        """(outputs, inputs)."""
-        weight: Tensor = self.module.weight
-        return weight if isinstance(self.module, torch.nn.Linear) else weight.T
-
-
 class _Adapted(torch.autograd.Function):
     """A frozen linear layer and the adapters of a group; the adapters' gradients are added where they are kept."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, anchor: Tensor, number: int, frozen: _Frozen, work: AdapterPass) -> Tensor:
-        made = frozen.forward(states)
+    def forward(ctx: Any, states: Tensor, anchor: Tensor, number: int, module: Any, work: AdapterPass) -> Tensor:
+        made = frozen(module, states)
         down, up = (each.to(made.dtype) for each in work.matrices[number])
         rows = states.reshape(len(down), -1, states.shape[-1]).to(made.dtype)
         mask = work.mask(number, rows)
@@ -185,21 +162,21 @@ class _Adapted(torch.autograd.Function):
         inner = torch.bmm(dropped, down.mT)
         made.view(len(up), -1, up.shape[1]).baddbmm_(inner, up.mT, alpha=work.scale)
         ctx.save_for_backward(dropped, inner, mask)
-        ctx.kept = down, up, *work.into[number], frozen, work.scale, states.shape, states.dtype
+        ctx.kept = down, up, *work.into[number], module, work.scale, states.shape, states.dtype
         return made
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         dropped, inner, mask = ctx.saved_tensors
-        down, up, into_down, into_up, frozen, scale, shape, dtype = ctx.kept
+        down, up, into_down, into_up, module, scale, shape, dtype = ctx.kept
         above = upstream.reshape(len(up), -1, up.shape[1]).to(up.dtype)
         of_inner = torch.bmm(above, up).mul_(scale)
         into_up.add_(torch.bmm(above.mT, inner), alpha=scale)
         into_down.add_(torch.bmm(of_inner.mT, dropped))
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
-        of_states = (above.flatten(0, 1) @ frozen.weight.to(up.dtype)).view_as(dropped)
+        of_states = (above.flatten(0, 1) @ _weight(module).to(up.dtype)).view_as(dropped)
         if mask is None:
             of_states.baddbmm_(of_inner, down)
         else:
@@ -207,33 +184,34 @@ class _Adapted(torch.autograd.Function):
         return of_states.view(shape).to(dtype), None, None, None, None
 
 
+def _weight(module: Any) -> Tensor:
+    """(outputs, inputs)."""
+    weight: Tensor = module.weight
+    return weight if isinstance(module, torch.nn.Linear) else weight.T
+
+
 def _micro(model: Any, rows: Sequences, share: float, pad: int) -> Micro:
-    """Padded to the next multiple of 16, or to the last position that the model has."""
+    """Padded to the next multiple of 16; rows in packs where that is shorter."""
     if rows.classes is not None:
-        length = _length(model, rows.input_ids.shape[1])
-        everything = torch.arange(len(rows.classes))
-        return Micro(
-            input_ids=_wider(rows.input_ids, length, pad),
-            position_ids=None,
-            attention_mask=_wider(rows.attention_mask, length, 0),
-            places=everything,
-            targets=rows.classes,
-            weights=torch.full((len(everything),), share),
-        )
+        return _classified(model, rows, rows.classes, share, pad)
     labels = rows.labels[:, 1:]
     owners, places = (labels != IGNORED).nonzero(as_tuple=True)
     packs = packs_of(rows) if may_pack(model, rows) and not isinstance(head_of(model), torch.nn.Identity) else None
-    length = _length(model, rows.input_ids.shape[1] - 1 if packs is None else packs.input_ids.shape[1])
     if packs is None:
+        length = _length(model, rows.input_ids.shape[1] - 1)
         input_ids, positions, mask = _wider(rows.input_ids[:, :-1], length, pad), None, None
         found = owners * length + places
     else:
-        input_ids, positions = _wider(packs.input_ids, length, pad), _wider(packs.position_ids, length, 0)
-        mask = _square(packs.attention_mask, length)
         old = packs.input_ids.shape[1]
+        length = _rounded(old)  # a pack may be longer than the model's positions, which start again with each row
+        input_ids, positions, mask = (
+            _wider(packs.input_ids, length, pad),
+            _wider(packs.position_ids, length, 0),
+            _square(packs.attention_mask, length),
+        )
         flat = packs.places[owners, places - rows.shared]
         found = flat // old * length + flat % old
-    tokens = -(-max(1, len(found)) // STEP) * STEP
+    tokens = _rounded(max(1, len(found)))
     return Micro(
         input_ids=input_ids,
         position_ids=positions,
@@ -241,6 +219,18 @@ def _micro(model: Any, rows: Sequences, share: float, pad: int) -> Micro:
         places=_wider(found[None], tokens, 0)[0],
         targets=_wider(labels[owners, places][None], tokens, 0)[0],
         weights=_wider(torch.full((1, len(found)), share), tokens, 0)[0],
+    )
+
+
+def _classified(model: Any, rows: Sequences, classes: Tensor, share: float, pad: int) -> Micro:
+    length = _length(model, rows.input_ids.shape[1])
+    return Micro(
+        input_ids=_wider(rows.input_ids, length, pad),
+        position_ids=None,
+        attention_mask=_wider(rows.attention_mask, length, 0),
+        places=torch.arange(len(classes)),
+        targets=classes,
+        weights=torch.full((len(classes),), share),
     )
 
 
@@ -254,9 +244,9 @@ def _losses(model: Any, micros: Sequence[Micro]) -> list[Tensor]:
     picked, count = states.index_select(0, places), len(micros[0].places)
     whole = getattr(head, "out_features", 1) * len(places) <= PIECE_LOGITS.get(device.type, PIECE_LOGITS_ELSEWHERE)
     # Where the head works in pieces, they must be those of a shard that runs alone.
-    pieces = [(picked, targets)] if whole else list(zip(picked.split(count), targets.split(count), strict=True))
-    nats = torch.cat([cross_entropy(head, *piece) for piece in pieces])
-    return [(nats * weights)[start : start + count].sum() for start in range(0, len(places), count)]
+    cuts = [slice(start, start + count) for start in range(0, len(places), count)]
+    nats = torch.cat([cross_entropy(head, picked[piece], targets[piece]) for piece in ([slice(None)] if whole else cuts)])
+    return [(nats * weights)[piece].sum() for piece in cuts]
 
 
 def _states(model: Any, micros: Sequence[Micro], device: torch.device) -> tuple[Tensor, torch.nn.Module]:
@@ -270,8 +260,13 @@ def _states(model: Any, micros: Sequence[Micro], device: torch.device) -> tuple[
 
 
 def _length(model: Any, tokens: int) -> int:
+    """Rounded up, but not beyond the last position that the model has."""
     limit = getattr(model.config, "max_position_embeddings", None) or tokens + STEP
-    return max(tokens, min(-(-tokens // STEP) * STEP, limit))
+    return max(tokens, min(_rounded(tokens), limit))
+
+
+def _rounded(number: int) -> int:
+    return -(-number // STEP) * STEP
 
 
 def _wider(values: Tensor, length: int, fill: int) -> Tensor:

@@ -143,6 +143,16 @@ class EnsembleSubject:
             return self.ensemble.classifying_shards(self.examples, self.known, self.batch_tokens, self.tokenizer.eos_token_id)
         return self.ensemble.answer_shards(self._prompts, self.known, **self._writing)
 
+    def under(self, shard: int) -> ScoredSubject:
+        """All records as one shard sees them, whoever they are about."""
+        if shard not in self._whole:
+            self._whole[shard] = self._asked(self.ensemble.experts.expert(shard), range(len(self.examples)))
+        return self._whole[shard]
+
+    @cached_property
+    def _whole(self) -> dict[int, ScoredSubject]:
+        return {}
+
     @property
     def _classifies(self) -> bool:
         return any(example.label is not None for example in self.examples)
@@ -172,8 +182,11 @@ class EnsembleSubject:
 
     def _part(self, shard: int | None) -> ScoredSubject:
         rows = [i for i, own in enumerate(self.shards) if own == shard]
+        return self._asked(self.ensemble.aggregate if shard is None else self.ensemble.experts.expert(shard), rows)
+
+    def _asked(self, model: torch.nn.Module, rows: Sequence[int]) -> ScoredSubject:
         return ScoredSubject(
-            model=self.ensemble.aggregate if shard is None else self.ensemble.experts.expert(shard),
+            model=model,
             tokenizer=self.tokenizer,
             examples=[self.examples[i] for i in rows],
             answers=[self.answers[i] for i in rows],

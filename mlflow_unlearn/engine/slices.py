@@ -24,20 +24,7 @@ from .checkpoints import Checkpoint, Checkpoints
 from .descent import AskState, Descent, descend
 from .head import retain_nll
 from .machine import Machine
-
-
-@dataclass(frozen=True, kw_only=True)
-class SliceRun:
-    """The training that follows a slice of one shard."""
-
-    shard: int
-    examples: Sequence[Example]
-    """Of all slices so far, in order."""
-    seed: int
-    optimiser: OptimiserParams
-    """`epochs` are those of this slice."""
-    start: Checkpoint | None = None
-    """Where the slice before ended; None begins with the base, or with a new adapter."""
+from .together import SliceRun, train_slices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +161,6 @@ class _Group:
         return (yield from self._full_weights(runs, works, number))
 
     def _adapters(self, runs: Sequence[SliceRun]) -> Steps:
-        from .together import train_slices
-
         training, lora = self.training, self.training.lora
         if lora is None or not runs:
             return {}

@@ -1,7 +1,7 @@
 """Adapters of several shards over one base, trained side by side: in the same passes where that is faster and gives the same bits, else in turn.
 
-Every shard has its own plan, schedule, clipping and AdamW; shards that are done drop out. Passes are shared while the micro-batches of one shard alone
-leave the machine underfilled.
+Every shard has its own plan, schedule, clipping and AdamW; shards that are done drop out. Passes are shared while the micro-batches of one
+shard alone leave the machine underfilled.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from .machine import Machine
 from .memory import ran_out
 
 TRIALS = 2
-"""Passes of a kind timed each way before the faster one is kept; its first pass, which warms up both, is not timed."""
+"""Passes of a kind that are run both ways before the faster one is kept."""
+SAMPLES = 2
+"""Shards, the first and the last, that run in turn as well in such a trial: enough to compare bits and time, and cheap beside the others."""
 WORTH = 0.95
 """Passes are shared where they take at most this share of the time in turn: less is within what two timings of one thing differ by."""
+CLEARLY = 0.7
+"""One trial is enough where they take at most this share: the first one only underrates sharing, which then runs first, in cold caches."""
 
 log = logging.getLogger(__name__)
 
@@ -138,21 +142,27 @@ class _Shard:
 class _Kind:
     """Passes of as many shards and about as many tokens."""
 
-    same: bool | None = None
-    """Whether shared passes give the bits of those in turn; None before anyone looked."""
-    alone: list[float] = field(default_factory=list)
-    together: list[float] = field(default_factory=list)
-    """Seconds a token."""
+    same: bool = True
+    """Whether shared passes gave the bits of those in turn, as far as anyone looked."""
+    in_turn: list[float] = field(default_factory=list)
+    shared: list[float] = field(default_factory=list)
+    """Seconds a token of each trial."""
 
-    def next_together(self) -> bool:
-        """The way that was tried less, then the faster one."""
-        if len(self.together) < TRIALS:
-            return len(self.together) < len(self.alone)
-        return min(self.together) <= WORTH * min(self.alone)
+    @property
+    def ratio(self) -> float:
+        """Time shared as a share of the time in turn."""
+        return min(self.shared, default=math.inf) / min(self.in_turn, default=1.0)
+
+    def to_be_tried(self, wish: str) -> bool:
+        """Whether another pass has to run both ways; where the time does not decide, one is enough to compare the bits."""
+        if not self.same:
+            return False
+        enough = 1 if wish == "on" or self.ratio <= CLEARLY else TRIALS
+        return len(self.shared) < enough
 
 
 class _Choice:
-    """Runs passes together or in turn."""
+    """Runs passes shared or in turn."""
 
     def __init__(self, wish: Literal["auto", "on", "off"], machine: Machine) -> None:
         self.wish, self.machine = wish, machine
@@ -165,24 +175,33 @@ class _Choice:
         if self.wish == "off" or len(parts) == 1:
             return _in_turn(work, parts)
         kind = self.kinds.setdefault((len(parts), parts[0].micro.tokens.bit_length()), _Kind())
-        if kind.same is None:
-            return self._compared(kind, work, parts)
-        if not kind.same:
-            return _in_turn(work, parts)
-        return work.add(parts) if self.wish == "on" else _timed(kind, work, parts)
+        if kind.to_be_tried(self.wish):
+            return self._tried(kind, work, parts)
+        shared = kind.same and (self.wish == "on" or kind.ratio <= WORTH)
+        return work.add(parts) if shared else _in_turn(work, parts)
 
-    def _compared(self, kind: _Kind, work: AdapterPass, parts: Sequence[Part]) -> list[float]:
-        """Both ways on the same micro-batches; what stays is the way in turn."""
-        rows = torch.tensor([part.row for part in parts], device=work.gradients.rows.device)
-        before = work.gradients.rows[rows]
+    def _tried(self, kind: _Kind, work: AdapterPass, parts: Sequence[Part]) -> list[float]:
+        """All in one pass, and some in turn as well."""
+        gradients, before = work.gradients.rows, work.gradients.rows.clone()
+        started = _now(work)
         losses = work.add(parts)
-        found = work.gradients.rows[rows]
-        work.gradients.rows[rows] = before
-        expected = _in_turn(work, parts)
-        kind.same = torch.equal(found, work.gradients.rows[rows]) and losses == expected
+        shared = _now(work) - started
+        places = [round(i * (len(parts) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)]
+        rows = [parts[place].row for place in places]
+        found = gradients[rows]
+        gradients[rows] = before[rows]
+        started = _now(work)
+        expected = _in_turn(work, [parts[place] for place in places])
+        in_turn = (_now(work) - started) / SAMPLES * len(parts)
+        kind.same = torch.equal(found, gradients[rows]) and [losses[place] for place in places] == expected
         if not kind.same:
+            gradients.copy_(before)
+            losses = _in_turn(work, parts)
             self.say(f"{len(parts)} shards with {parts[0].micro.tokens} tokens each run in turn: in one pass the last bits would be others here")
-        return expected
+        tokens = sum(part.micro.tokens for part in parts)
+        kind.shared.append(shared / tokens)
+        kind.in_turn.append(in_turn / tokens)
+        return losses
 
     def say(self, text: str) -> None:
         """For the log and for whoever reads the progress."""
@@ -261,17 +280,6 @@ class _Group:
 
 def _in_turn(work: AdapterPass, parts: Sequence[Part]) -> list[float]:
     return [loss for part in parts for loss in work.add([part])]
-
-
-def _timed(kind: _Kind, work: AdapterPass, parts: Sequence[Part]) -> list[float]:
-    shared = kind.next_together()
-    tried = kind.together if shared else kind.alone
-    if len(tried) >= TRIALS:
-        return work.add(parts) if shared else _in_turn(work, parts)
-    started = _now(work)
-    losses = work.add(parts) if shared else _in_turn(work, parts)
-    tried.append((_now(work) - started) / sum(part.micro.tokens for part in parts))
-    return losses
 
 
 def _now(work: AdapterPass) -> float:

@@ -45,16 +45,21 @@ def described(bench: Workbench) -> Family:
     """The family that params.yaml, the tag key and the base make."""
     params = exact_params(bench)
     base = encode(base_of(bench).pinned) | {"reference": params.base}
-    settings = {
-        "optimiser": encode(params.optimiser),
-        "lora": encode(params.lora),
-        "seed": params.seed,
-        "dtype": bench.params.unlearn.dtype,
-        "template": bench.params.data.template,
-    }
+    settings = family_settings(bench, params)
     content = {"shards": len(params.shards), "slices": params.slices, "base": base, "settings": settings}
     known = {key: value for key, value in base.items() if key != "reference"}  # the same model under another name is the same family
     return decode(Family, {"family": sha256_json([key_id(bench.key), bench.params.data.name, content | {"base": known}]), **content}, "exact")
+
+
+def family_settings(bench: Workbench, exact: ExactParams) -> dict[str, object]:
+    """`Family.settings` of params.yaml; the base is not looked at."""
+    return {
+        "optimiser": encode(exact.optimiser),
+        "lora": encode(exact.lora),
+        "seed": exact.seed,
+        "dtype": bench.params.unlearn.dtype,
+        "template": bench.params.data.template,
+    }
 
 
 def shards_folder(bench: Workbench) -> Path:

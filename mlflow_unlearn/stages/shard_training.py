@@ -21,7 +21,6 @@ from ..protocols import Progress
 from .cutting import read_cut
 from .families import REPLACED, TRAINING, WEIGHTS, base_of, exact_params, log_schema, replaced, shard_log
 from .shard_plans import Planned, plan_of
-from .shard_workers import side_by_side
 from .workbench import Workbench, progress_bar, stage_schema
 
 
@@ -38,6 +37,8 @@ def train_shard(bench: Workbench, shard: int) -> str:
     if own.up_to_date():
         _sweep(own)
         return _said(own.log, ahead=True)
+    from .shard_workers import side_by_side  # torch, which a shard that was trained ahead does without
+
     others = [plan_of(bench, family, other) for other in range(family.shards) if other != shard]
     due = [own, *(other for other in others if not other.up_to_date())]
     if exact_params(bench).lora is None:
@@ -103,10 +104,7 @@ def _said(log: ShardLog | None, *, ahead: bool) -> str:
     records = sum(len(each.tags) for each in log.slices)
     if log.empty:
         return f"shard {log.shard} is empty: its model is the base, and it never answers"
-    how = (
-        "trained ahead of its turn"
-        if ahead
-        else f"trained from {'the base' if not log.resumed_after else f'slice {log.resumed_after} of {len(log.slices)} on'}"
-    )
+    start = f"slice {log.resumed_after} of {len(log.slices)}" if log.resumed_after else "the base"
+    how = f"trained from {start} on{', ahead of its turn' if ahead else ''}"
     seconds = sum(each.seconds for each in log.slices[log.resumed_after :])
     return "\n".join([f"shard {log.shard}: {records} records, {how}, {seconds:.1f} s, weights {log.tensor_digest[:8]}", *log.notes])

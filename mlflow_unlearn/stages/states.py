@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from ..catalog import build
 from ..digests import sha256_json, tensor_digest
 from ..documents import encode
+from ..engine.calibration import CalibratedAttack
 from ..engine.descent import fit
 from ..engine.ensemble import Ensemble
 from ..errors import TamperedError
@@ -19,6 +20,7 @@ from .pools import pools, shards_of
 from .scoring import RawSets, subjects
 from .workbench import Workbench, progress_bar
 
+OTHER_SHARDS = "the other shards, which saw none of them"
 States = Mapping[str, Mapping[str, Subject]]
 
 
@@ -83,7 +85,7 @@ def evaluation(bench: Workbench, split: Split, attempt: int, states: States) -> 
         paraphrase_gap=paraphrase_gap(states["after"], measures),
         canaries_committed=bool(split.canaries.get("committed", False)),
         canary_shards=shards_of(split),
-        settings=encode(bench.params.evaluate),
+        settings=encode(bench.params.evaluate) | ({"calibrated_by": OTHER_SHARDS} if bench.params.unlearn.strategy == "exact" else {}),
     )
 
 
@@ -91,7 +93,7 @@ def _measures(bench: Workbench) -> Measures:
     params = bench.params.evaluate
     return Measures(
         metrics={name: build("metrics", name, where="params.yaml: evaluate.metrics") for name in params.metrics},
-        attacks={name: build("attacks", name, where="params.yaml: evaluate.attacks") for name in params.attacks},
+        attacks={name: CalibratedAttack(build("attacks", name, where="params.yaml: evaluate.attacks")) for name in params.attacks},
         bootstrap=params.bootstrap,
         permutations=params.permutations,
         seed=params.seed,
