@@ -28,7 +28,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
-ROUTES = {"exact": "shards, train_shard, ensemble, replay", "approximate": "unlearn"}
+ROUTES = {"exact": "only the shards that held them are trained again", "approximate": "unlearn, evaluate, judge, register"}
 out = Console(highlight=False)
 
 
@@ -236,10 +236,9 @@ def forget(demo: Demo) -> None:
         request = demo.json("mlflow-unlearn", "request", "add", "--subjects", "-", "--basis", "gdpr_17", stdin="\n".join(people))
         out.print(f"  {request['request_id']}: {request['subjects']} people, due {request['due_at']}")
         demo.run("mlflow-unlearn", "trace", request["request_id"])
-    if demo.strategy == "exact":
-        with demo.step("   What will it cost?"):
+        if demo.strategy == "exact":
             demo.run("mlflow-unlearn", "plan", request["request_id"])
-    with demo.step(f"5  dvc repro: index, trace, split, validate, {ROUTES[demo.strategy]}, evaluate, judge, register"):
+    with demo.step(f"5  dvc repro: {ROUTES[demo.strategy]}"):
         demo.run("dvc", "repro")
     registered = json.loads((demo.folder / "build/registered.json").read_bytes())
     with demo.step("6  dvc repro again: nothing to do"):

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from .console_exact import show_forecast, show_replay, show_switched_off
 
+SHOWN_OUTPUTS = 12
+"""Derived outputs that a trace shows to people."""
 _STYLE = {"yes": "green", "no": "red", "undecided": "yellow"}
 
 
@@ -161,7 +163,9 @@ def _elsewhere(out: Console, document: dict[str, Any]) -> None:
         out.print(_table("Dataset revisions that hold the records", ("dataset", "git revisions", "records"), held))
     found = [(each["path"], each["md5"][:8], "its own rows" if each["exact"] else "all downstream") for each in document["outputs"]]
     if found:
-        out.print(_table("DVC outputs derived from them", ("output", "md5", "known by"), found))
+        out.print(_table("DVC outputs derived from them", ("output", "md5", "known by"), found[:SHOWN_OUTPUTS]))
+    if len(found) > SHOWN_OUTPUTS:
+        out.print(f"and {len(found) - SHOWN_OUTPUTS} more derived outputs: --json names them all")
     runs = [(each["run_id"], each["experiment"], ", ".join(each["logged_models"])) for each in document["runs"]]
     if runs:
         out.print(_table("Runs that read them and are no registered version", ("run", "experiment", "logged models"), runs))
