@@ -140,7 +140,7 @@ class EnsembleSubject:
     def shards(self) -> list[int | None]:
         """Per record, who answers; None where all do."""
         if self._classifies:
-            return self.ensemble.classifying_shards(self.examples, self.known, self.batch_tokens, self.tokenizer.eos_token_id)
+            return self.ensemble.classifying_shards(self.examples, self.known, self.batch_tokens, self.tokenizer.pad_token_id)
         return self.ensemble.answer_shards(self._prompts, self.known, **self._writing)
 
     def under(self, shard: int) -> ScoredSubject:
