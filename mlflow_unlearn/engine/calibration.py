@@ -4,7 +4,9 @@ Every record lies in one shard, so that the others say how hard it is for models
 which records happened to be included, and how hard those are. An included canary that was forgotten and one that was never seen stay exchangeable,
 since no other shard saw either.
 
-This is difficulty calibration with reference models (Watson et al. 2022, arXiv:2111.08440), which here cost nothing.
+This is difficulty calibration with reference models (Watson et al. 2022, arXiv:2111.08440), which here cost nothing; the difference is taken in shares of
+the reference, since what a member loses by being forgotten is about all of it. Measured on 800 canaries of the customers (docs/log.md): members are
+told from strangers at AUC .998 as without calibration, with the plain difference at .853.
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ from numpy.typing import NDArray
 from ..protocols import Attack, Subject
 from .ensemble import EnsembleSubject
 
+SMALLEST = 1e-9
+"""A smaller reference would make any difference a large one."""
+
 
 @dataclass(frozen=True)
 class CalibratedAttack:
-    """An attack whose suspicion of a record is what its shard's model gives above the mean of the other shards'; on one model the attack as it is."""
+    """An attack whose suspicion of a record is how far its shard's model is above the mean of the others, in shares of that mean's size.
+
+    On one model, and where no other shard answers, it is the attack as it is.
+    """
 
     attack: Attack
 
@@ -33,4 +41,4 @@ class CalibratedAttack:
         by_shard = np.stack([self.attack.suspicion(subject.under(shard)) for shard in alive])
         answering = np.array([[shard == own_shard for own_shard in subject.shards] for shard in alive])
         reference: NDArray[np.float64] = np.where(answering, 0.0, by_shard).sum(0) / (~answering).sum(0)
-        return own - reference
+        return (own - reference) / np.maximum(np.abs(reference), SMALLEST)

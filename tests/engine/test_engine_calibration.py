@@ -37,10 +37,11 @@ def alone(model: Any, tokenizer: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     return Loss().suspicion(ScoredSubject(model=model, tokenizer=tokenizer, examples=EXAMPLES, answers=ANSWERS))
 
 
-def test_suspicion_is_the_own_shard_s_above_the_mean_of_the_others(model: Any, tokenizer: Any) -> None:
+def test_suspicion_is_the_own_shard_s_above_the_mean_of_the_others_in_its_shares(model: Any, tokenizer: Any) -> None:
     experts = models(model)
     table = np.stack([alone(experts[shard], tokenizer) for shard in range(3)])
-    expected = [table[own, i] - np.mean([table[other, i] for other in range(3) if other != own]) for i, own in enumerate(KNOWN)]
+    means = [np.mean([table[other, i] for other in range(3) if other != own]) for i, own in enumerate(KNOWN)]
+    expected = [(table[own, i] - mean) / abs(mean) for (i, own), mean in zip(enumerate(KNOWN), means, strict=True)]
     assert CalibratedAttack(Loss()).suspicion(subject(experts, tokenizer, [*KNOWN])) == pytest.approx(expected, abs=1e-6)
 
 
