@@ -35,6 +35,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def md5_of(path: Path) -> str:
+    """Hex MD5 of a file: by what name DVC's cache and remotes hold it. It protects nothing."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
 def source_digest(folder: Path) -> str:
     """Hex SHA-256 over the Python files below a folder, by name: which code ran."""
     return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*.py"))})

@@ -49,6 +49,8 @@ class Cut:
     touched: tuple[int, ...] = ()
     """Shards that held a record which is left out."""
     split_digest: str | None = None
+    left_over: Mapping[str, str] = field(default_factory=dict)
+    """md5 -> path of files of shards that are no more, since the family was a larger one; carried on, to be purged elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

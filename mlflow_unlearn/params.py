@@ -174,6 +174,9 @@ class ExactParams:
     seed: int = 0
     aggregation: Literal["confident", "average", "vote"] = "confident"
     """Who answers where it is not known whom a question is about: the shard most certain of its answer, the mean of all, the majority."""
+    canary_parts: int = 1
+    """Parts of each slice's audit canaries; a request spends one part of every slice it touches. More parts serve more requests, each with fewer
+    canaries: below 12 in all no alarm can be raised, and the verdict stays undecided."""
     processes: int = 1
     """Processes that train or replay shards side by side, where there are cores to spare and `lora` is null; the numbers are the same."""
     together: Literal["auto", "on", "off"] = "auto"
@@ -186,8 +189,8 @@ class ExactParams:
     def __post_init__(self) -> None:
         if self.shards != tuple(range(len(self.shards))) or not self.shards:
             raise ConfigError(f"shards: expected 0, 1, 2, ... without gaps, found {list(self.shards)}")
-        if min(self.slices, self.processes) < 1:
-            raise ConfigError("slices and processes must be at least 1")
+        if min(self.slices, self.processes, self.canary_parts) < 1:
+            raise ConfigError("slices, processes and canary_parts must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

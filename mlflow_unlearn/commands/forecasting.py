@@ -168,9 +168,10 @@ def _canaries(bench: Workbench, data: _Data, shape: Shape, asked: tuple[frozense
     tags, commitment = included_canaries(bench, data.states)
     if commitment is None:
         return frozenset()
-    cut_by = Grid(shards=shape.shards, slices=shape.slices)
-    cells = usable(bench, cut_by, commitment, touched_cells(cut_by, asked, data.records))
-    return frozenset(record.tag for record in data.records if record.tag in tags and cut_by.cell(owner(record)) in cells)
+    exact = bench.params.exact
+    cut_by = Grid(shards=shape.shards, slices=shape.slices, parts=exact.canary_parts if exact else 1)
+    pieces = usable(bench, cut_by, commitment, touched_cells(cut_by, asked, data.records))
+    return frozenset(record.tag for record in data.records if record.tag in tags and cut_by.piece(record) in pieces)
 
 
 def _batches(bench: Workbench, records: Sequence[Record]) -> list[int]:

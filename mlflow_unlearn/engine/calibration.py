@@ -4,9 +4,9 @@ Every record lies in one shard, so that the others say how hard it is for models
 which records happened to be included, and how hard those are. An included canary that was forgotten and one that was never seen stay exchangeable,
 since no other shard saw either.
 
-This is difficulty calibration with reference models (Watson et al. 2022, arXiv:2111.08440), which here cost nothing; the difference is taken in shares of
-the reference, since what a member loses by being forgotten is about all of it. Measured on 800 canaries of the customers (docs/log.md): members are
-told from strangers at AUC .998 as without calibration, with the plain difference at .853.
+This is difficulty calibration with reference models (Watson et al. 2022, arXiv:2111.08440), which here cost nothing; the difference is taken in
+shares of the reference, since what a member loses by being forgotten is about all of it. Measured on 800 canaries of the customers (docs/log.md):
+members are told from strangers at AUC .998, as without calibration; with the plain difference at .853.
 """
 
 from __future__ import annotations

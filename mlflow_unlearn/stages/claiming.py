@@ -42,7 +42,7 @@ def claim(bench: Workbench) -> str:
         holding=tuple(log.shard for log in logs if any(tag in gone for each in log.slices for tag in each.tags)),
         replays=tuple(replays),
         shared=shared_parts(bench, split, base.reference, family.base.tensor_digest),
-        purge=dict(sorted(item for shard in range(family.shards) for item in _replaced(bench, shard))),
+        purge=dict(sorted([*cut.left_over.items(), *(item for shard in range(family.shards) for item in _replaced(bench, shard))])),
     )
     bench.write("unlearned", body(_unlearned(bench, split, cut, logs, evidence)))
     equal = sum(each.equal for each in replays)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..adapters.dvc_history import WORKSPACE
 from ..adapters.tables import read_set, write_set
+from ..digests import md5_of
 from ..documents import decode, encode
 from ..errors import ConfigError, DataError
 from ..exactness import Cut, Family
@@ -16,7 +17,7 @@ from ..protocols import Record
 from ..records import Split
 from ..sisa import cut, owner, shard_of
 from ..split import union
-from .families import described, shards_folder
+from .families import WEIGHTS, described, replaced, shards_folder
 from .guarding import found_in, returned, watch
 from .tracing import own_datasets
 from .workbench import Workbench, body
@@ -47,7 +48,7 @@ def cut_shards(bench: Workbench) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for shard, piece in enumerate(pieces):
         write_set(folder, str(shard), [_lean(record) for record in piece])
-    _remove_left_over(bench, family.shards)
+    left_over = _remembered(bench) | _remove_left_over(bench, family.shards)
     touched = tuple(sorted({shard_of(owner(record), family.shards) for record in data.forgotten}))
     bench.write("family", encode(family))
     found = Cut(
@@ -57,6 +58,7 @@ def cut_shards(bench: Workbench) -> str:
         records={str(shard): len(piece) for shard, piece in enumerate(pieces)},
         touched=touched,
         split_digest=data.split_digest,
+        left_over=dict(sorted(left_over.items())),
     )
     bench.write("cut", body(found))
     return _said(found, before, family)
@@ -118,11 +120,23 @@ def _lean(record: Record) -> Record:
     return replace(record, paraphrase=None, wrong_answers=(), swapped_prompt=None, swapped_answer=None, group=None)
 
 
-def _remove_left_over(bench: Workbench, shards: int) -> None:
-    """Shards of a larger family that was here before: their weights know people and nothing would look after them."""
+def _remove_left_over(bench: Workbench, shards: int) -> dict[str, str]:
+    """Shards of a larger family that was here before: their weights know people and nothing would look after them. md5 -> path of what is gone."""
+    gone: dict[str, str] = {}
     for folder in (bench.route / "shards").glob("*"):
         if folder.name.isdigit() and int(folder.name) >= shards:
+            files = [*folder.glob(WEIGHTS), *folder.glob("slices/*/*")]
+            gone |= {md5_of(path): path.relative_to(bench.folder).as_posix() for path in files}
+            gone |= {md5: f"{folder.relative_to(bench.folder).as_posix()}/{path}" for md5, path in replaced(folder).items()}
             shutil.rmtree(folder)
+    return gone
+
+
+def _remembered(bench: Workbench) -> dict[str, str]:
+    try:
+        return dict(decode(Cut, bench.read("cut"), str(bench.path("cut"))).left_over)
+    except ConfigError:
+        return {}
 
 
 def _before(bench: Workbench) -> str | None:

@@ -16,7 +16,7 @@ from ..records import Split, State
 from ..split import Canary, SplitJob, union
 from ..validate import ValidationJob
 from .guarding import found_in, returned, watch
-from .pools import grid, named, of_cells, touched_cells, usable
+from .pools import grid, named, of_pieces, touched_cells, usable
 from .workbench import Workbench
 
 
@@ -39,8 +39,8 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
     canaries = _canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1])
     known: dict[str, int | str | bool] = {"commitment": found.commitment, "committed": found.committed} if found else {}
     if found and (cut := grid(bench)):
-        cells = usable(bench, cut, found.commitment, touched_cells(cut, _open(bench), dataset))
-        canaries, known["cells"] = of_cells(canaries, cut, cells), named(cut, cells)
+        pieces = usable(bench, cut, found.commitment, touched_cells(cut, _open(bench), dataset))
+        canaries, known["pieces"] = of_pieces(canaries, cut, pieces), named(cut, pieces)
     job = SplitJob(
         dataset=dataset,
         subjects=subjects,

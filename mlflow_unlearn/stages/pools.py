@@ -1,6 +1,7 @@
 """Which canaries a batch of requests uses: all of them on the approximate route, those of the touched slices on the exact one.
 
-A pool is used once. Cut along shards and slices it becomes many small ones, and a request spends only those whose training is repeated anyway.
+A pool is used once. Cut along shards and slices it becomes many small ones, and a request spends only those whose training is repeated anyway. Cut
+further into parts (`exact.canary_parts`), the canaries of a slice serve as many requests one after another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from .workbench import Workbench
 
 Cell = tuple[int, int]
 """Shard and slice."""
+Piece = tuple[int, int, int]
+"""Shard, slice and part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +27,32 @@ class Grid:
 
     shards: int
     slices: int
+    parts: int = 1
+
+    @property
+    def shape(self) -> str:
+        """As split.json and the ledger say it."""
+        return f"{self.shards}x{self.slices}x{self.parts}"
 
     def cell(self, tag: str) -> Cell:
         """Where an owner is."""
         return shard_of(tag, self.shards), slice_of(tag, self.slices)
 
-    def pool(self, commitment: str, cell: Cell) -> str:
+    def piece(self, record: Record) -> Piece:
+        """Which small pool a canary is in; its own tag says the part."""
+        return (*self.cell(owner(record)), int(record.tag, 16) % self.parts)
+
+    def pool(self, commitment: str, piece: Piece) -> str:
         """Name of one small pool in the ledger."""
-        return f"{commitment}/{self.shards}x{self.slices}/{cell[0]}.{cell[1]}"
+        return f"{commitment}/{self.shape}/{'.'.join(map(str, piece))}"
 
 
 def grid(bench: Workbench) -> Grid | None:
     """How the canaries are cut; None where they are one pool."""
     exact = bench.params.exact
-    return Grid(shards=len(exact.shards), slices=exact.slices) if bench.params.unlearn.strategy == "exact" and exact else None
+    return (
+        Grid(shards=len(exact.shards), slices=exact.slices, parts=exact.canary_parts) if bench.params.unlearn.strategy == "exact" and exact else None
+    )
 
 
 def touched_cells(cut: Grid, asked: tuple[Collection[str], Collection[str]], records: Sequence[Record]) -> frozenset[Cell]:
@@ -46,33 +61,37 @@ def touched_cells(cut: Grid, asked: tuple[Collection[str], Collection[str]], rec
     return frozenset(cut.cell(owner(record)) for record in records if record.subject in subjects or record.tag in tags)
 
 
-def usable(bench: Workbench, cut: Grid, commitment: str, cells: Collection[Cell]) -> tuple[Cell, ...]:
-    """Touched cells whose canaries no closed request has used."""
-    return tuple(sorted(cell for cell in cells if bench.ledger.pool_spent_by(cut.pool(commitment, cell)) is None))
+def usable(bench: Workbench, cut: Grid, commitment: str, cells: Collection[Cell]) -> tuple[Piece, ...]:
+    """Of each touched cell the first part that no closed request has used; nothing of a cell that has none left."""
+    found = []
+    for cell in sorted(cells):
+        parts = ((*cell, part) for part in range(cut.parts))
+        found.append(next((piece for piece in parts if bench.ledger.pool_spent_by(cut.pool(commitment, piece)) is None), None))
+    return tuple(piece for piece in found if piece is not None)
 
 
-def of_cells(canaries: Sequence[Canary], cut: Grid, cells: Collection[Cell]) -> list[Canary]:
-    """Audit canaries of these cells; the others stay as they are, trained on or not. Nothing is tuned on the exact route."""
-    return [canary for canary in canaries if canary.pool == "audit" and cut.cell(owner(canary.record)) in cells]
+def of_pieces(canaries: Sequence[Canary], cut: Grid, pieces: Collection[Piece]) -> list[Canary]:
+    """Audit canaries of these pieces; the others stay as they are, trained on or not. Nothing is tuned on the exact route."""
+    return [canary for canary in canaries if canary.pool == "audit" and cut.piece(canary.record) in pieces]
 
 
-def named(cut: Grid, cells: Sequence[Cell]) -> str:
-    """Cells as split.json says them."""
-    return " ".join([f"{cut.shards}x{cut.slices}", *(f"{shard}.{number}" for shard, number in cells)])
+def named(cut: Grid, pieces: Sequence[Piece]) -> str:
+    """Small pools as split.json says them."""
+    return " ".join([cut.shape, *(".".join(map(str, piece)) for piece in pieces)])
 
 
 def pools(split: Split) -> tuple[str, ...]:
     """Names in the ledger of the pools that a split uses; none where there are no canaries."""
-    commitment, cells = split.canaries.get("commitment"), split.canaries.get("cells")
+    commitment, pieces = split.canaries.get("commitment"), split.canaries.get("pieces")
     if not commitment:
         return ()
-    if cells is None:
+    if pieces is None:
         return (str(commitment),)
-    shape, *found = str(cells).split()
-    return tuple(f"{commitment}/{shape}/{cell}" for cell in found)
+    shape, *found = str(pieces).split()
+    return tuple(f"{commitment}/{shape}/{piece}" for piece in found)
 
 
 def shards_of(split: Split) -> tuple[int, ...]:
     """Shards whose canaries a split uses; none where the canaries are one pool."""
-    _, *found = str(split.canaries.get("cells") or "").split() or [""]
-    return tuple(sorted({int(cell.partition(".")[0]) for cell in found}))
+    _, *found = str(split.canaries.get("pieces") or "").split() or [""]
+    return tuple(sorted({int(piece.partition(".")[0]) for piece in found}))

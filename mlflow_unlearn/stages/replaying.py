@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -87,13 +88,16 @@ def records_of(log: ShardLog, records: Sequence[Record]) -> list[Record]:
         DataError: one is not there any more.
         TamperedError: a text is not what was trained on.
     """
-    by_tag = {record.tag: record for record in records}
+    by_tag: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: (record.tag, record.prompt, record.answer)):
+        by_tag.setdefault(record.tag, []).append(record)  # one record may have several wordings, in several revisions
     named = [tag for each in log.slices for tag in each.tags]
-    if absent := sum(tag not in by_tag for tag in named):
+    if absent := sum(count > len(by_tag.get(tag, ())) for tag, count in Counter(named).items()):
         raise DataError(
             f"shard {log.shard}: {absent} of {len(named)} records are in no dataset revision of this version; its data have to be kept as long"
         )
-    return [by_tag[tag] for tag in named]
+    wordings = {tag: iter(some) for tag, some in by_tag.items()}
+    return [next(wordings[tag]) for tag in named]
 
 
 def family_of(log: ShardLog, base: BaseFiles) -> Family:

@@ -6,14 +6,12 @@ and the stages of the other shards find theirs done. Which shard is out of date 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 
-from ..digests import write_document
+from ..digests import md5_of, write_document
 from ..documents import encode
 from ..errors import ConfigError
 from ..exactness import ShardLog
@@ -79,15 +77,10 @@ def _note_replaced(plan: Planned) -> None:
         return
     files = [path for number in range(first, len(plan.log.slices)) for path in sorted((plan.folder / "slices" / str(number)).glob("*"))]
     files += sorted(plan.folder.glob(WEIGHTS))
-    found = replaced(plan.folder) | {_md5(path): path.relative_to(plan.folder).as_posix() for path in files}
+    found = replaced(plan.folder) | {md5_of(path): path.relative_to(plan.folder).as_posix() for path in files}
     write_document(plan.folder / f"{REPLACED}.json", stage_schema("replaced"), {"files": dict(sorted(found.items()))})
     for number in range(first, len(plan.log.slices)):
         shutil.rmtree(plan.folder / "slices" / str(number), ignore_errors=True)
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def _sweep(plan: Planned) -> None:

@@ -28,7 +28,7 @@ SMALL = {
         "vocabulary": 512,
         "init": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
     },
-    "exact": {"shards": [0, 1, 2, 3], "optimiser": {"epochs": 3}},
+    "exact": {"shards": [0, 1, 2, 3], "canary_parts": 1, "optimiser": {"epochs": 3}},
     "unlearn": {"strategy": "approximate", "optimiser": {"epochs": 2}},
     "evaluate": {"bootstrap": 200, "permutations": 200, "max_new_tokens": 12},
 }

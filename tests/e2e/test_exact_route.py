@@ -75,9 +75,9 @@ def test_what_saw_the_person_is_listed_for_purging(family: Project) -> None:
 
 def test_only_canaries_of_the_touched_slice_were_used(family: Project) -> None:
     split, evidence = family.document("split"), exact(family, "unlearned.json")["exactness"]
-    shape, *cells = split["canaries"]["cells"].split()
-    assert shape == "4x2"
-    assert [int(cell.split(".")[0]) for cell in cells] == evidence["touched"]
+    shape, *pieces = split["canaries"]["pieces"].split()
+    assert shape == "4x2x1"
+    assert [int(piece.split(".")[0]) for piece in pieces] == evidence["touched"]
     assert 0 < split["rows"]["audit_included"] < 40
     assert split["rows"]["tuning_included"] == 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -15,7 +17,8 @@ from mlflow_unlearn.protocols import Record
 from mlflow_unlearn.records import Effect, Split
 from mlflow_unlearn.sisa import owner
 from mlflow_unlearn.split import Canary
-from mlflow_unlearn.stages.pools import Grid, named, of_cells, pools, touched_cells
+from mlflow_unlearn.stages.pools import Grid, named, of_pieces, pools, shards_of, touched_cells, usable
+from mlflow_unlearn.stages.workbench import Workbench
 
 GRID = Grid(shards=4, slices=2)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -45,7 +48,7 @@ def test_only_audit_canaries_of_touched_slices_are_used() -> None:
     asked = RECORDS[7]
     cells = touched_cells(GRID, ({str(asked.subject)}, ()), RECORDS)
     assert cells == {GRID.cell(owner(asked))}
-    used = of_cells(CANARIES, GRID, cells)
+    used = of_pieces(CANARIES, GRID, [(*cell, 0) for cell in cells])
     assert used
     assert used == [each for each in CANARIES if each.pool == "audit" and GRID.cell(owner(each.record)) in cells]
 
@@ -57,11 +60,23 @@ def test_a_request_for_one_record_touches_the_slice_of_its_owner() -> None:
 
 
 def test_a_split_names_its_small_pools_and_a_whole_one_where_nothing_is_cut() -> None:
-    cells = named(GRID, [(0, 1), (3, 0)])
-    assert pools(split({"commitment": "c", "cells": cells})) == ("c/4x2/0.1", "c/4x2/3.0")
+    pieces = named(GRID, [(0, 1, 0), (3, 0, 0)])
+    assert pools(split({"commitment": "c", "pieces": pieces})) == ("c/4x2x1/0.1.0", "c/4x2x1/3.0.0")
+    assert shards_of(split({"commitment": "c", "pieces": pieces})) == (0, 3)
     assert pools(split({"commitment": "c"})) == ("c",)
     assert pools(split({})) == ()
-    assert pools(split({"commitment": "c", "cells": named(GRID, [])})) == ()
+    assert pools(split({"commitment": "c", "pieces": named(GRID, [])})) == ()
+
+
+def test_parts_deal_out_a_slice_s_canaries_and_are_spent_one_after_another(ledger: Ledger) -> None:
+    grid = Grid(shards=4, slices=2, parts=3)
+    dealt = [of_pieces(CANARIES, grid, [(1, 0, part)]) for part in range(3)]
+    assert sorted(each.record.tag for part in dealt for each in part) == sorted(each.record.tag for each in of_pieces(CANARIES, GRID, [(1, 0, 0)]))
+    bench = cast(Workbench, SimpleNamespace(ledger=ledger))
+    for part in range(3):
+        assert usable(bench, grid, "c", [(1, 0)]) == ((1, 0, part),)
+        ledger.spend_pool(grid.pool("c", (1, 0, part)), "er-1", NOW)
+    assert usable(bench, grid, "c", [(1, 0)]) == ()
 
 
 def test_a_spent_part_spends_the_whole_and_no_other_part(ledger: Ledger) -> None:
