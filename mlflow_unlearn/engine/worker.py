@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -60,4 +61,4 @@ class Worker(torch.nn.Module):
 
     def restore_optimiser(self, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Put back what `optimiser_state` gave; every process must ask, rank 0's values count."""
-        optimiser.load_state_dict(dict(state))
+        optimiser.load_state_dict(copy.deepcopy(dict(state)))  # the optimiser writes into the moments that it is given

@@ -113,10 +113,7 @@ def differences(log: ShardLog, environment: Mapping[str, str]) -> tuple[str, ...
     names = sorted({*log.environment, *environment})
     pairs = [(name, log.environment.get(name, "none"), environment.get(name, "none")) for name in names]
     pairs.append(("source", log.code[:8], code_digest()[:8]))
-    found = [f"{name}: {then} then, {now} now" for name, then, now in pairs if then != now]
-    if log.together:
-        found.append(f"together: trained in the same passes as shards {', '.join(map(str, log.together))} then, alone now")
-    return tuple(found)
+    return tuple(f"{name}: {then} then, {now} now" for name, then, now in pairs if then != now)
 
 
 def _planned(bench: Workbench, log: ShardLog, family: Family, records: Sequence[Record]) -> Planned:

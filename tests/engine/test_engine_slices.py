@@ -106,6 +106,15 @@ def test_a_run_killed_within_a_slice_ends_with_the_same_bits(model: Any, tmp_pat
     assert same(again, whole)
 
 
+def test_a_state_that_was_handed_on_stays_as_it_was(model: Any) -> None:
+    bench = copy.deepcopy(model)
+    first = trained(bench, [work(PARTS[:1])])[0]
+    before = {name: value.clone() for name, value in first.weights.items()}
+    again = trained(bench, [work(PARTS)])[0]
+    assert all(torch.equal(before[name], value) for name, value in first.weights.items())
+    assert not same(first, again)
+
+
 def test_the_base_is_as_it_was_afterwards(model: Any) -> None:
     bench = copy.deepcopy(model)
     list(train_shards(bench, [work(PARTS)], ShardTraining(optimiser=OPTIMISER, pad=0)))
