@@ -97,8 +97,14 @@ def retrained(evidence: Exactness) -> tuple[str, ...]:
 
 def replays_of(evidence: Exactness) -> dict[str, Replay]:
     """Shard -> its replay, an equal one where there are several; those of other weights do not count."""
-    own = [each for each in evidence.replays if evidence.digests.get(shard_name(each.shard)) == each.logged]
+    own = [each for each in evidence.replays if _is_of(each, evidence)]
     return {shard_name(each.shard): each for each in sorted(own, key=lambda each: each.equal)}
+
+
+def _is_of(each: Replay, evidence: Exactness) -> bool:
+    """Whether a replay repeats what the shard's log says now, and was compared with the weights that are there."""
+    name = shard_name(each.shard)
+    return bool(each.log) and (evidence.digests.get(name), evidence.logs.get(name)) == (each.logged, each.log)
 
 
 def _replay(evidence: Exactness, policy: Policy) -> Condition:
@@ -184,8 +190,9 @@ def _blind(evaluation: Evaluation, tests: Sequence[CanaryTest], count: int) -> s
         return "the coin flips cannot be shown to have been fixed before training; commit commitment.json with the data and train on it"
     if evaluation.pool_spent_by is not None:
         return f"the canaries were spent by {evaluation.pool_spent_by}: what they show was known before this run; use a fresh pool"
-    n = min(test.auc.n for test in tests)
-    if count / math.comb(n, n // 2) >= CANARY_ALARM:
+    n, counts = min(test.auc.n for test in tests), evaluation.after.verbatim
+    included = counts.included if counts and counts.included + counts.excluded == n else n // 2
+    if count / math.comb(n, included) >= CANARY_ALARM:
         return f"{n} canaries can be dealt in too few ways for any alarm; draw more, or cut fewer shards and slices"
     return ""
 

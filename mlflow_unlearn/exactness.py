@@ -110,6 +110,8 @@ class Replay:
     logged: str
     found: str
     """Tensor digests of the log and of the repetition."""
+    log: str = ""
+    """Digest of what was repeated (`sisa.log_digest`): a replay of other records, seeds or settings says nothing of these weights."""
     differences: tuple[str, ...] = ()
     """What was not as logged: `threads: 1 then, 2 now`; explains an unequal result and excuses nothing."""
     device: str = "cpu"
@@ -145,12 +147,14 @@ class Exactness:
     """Shards that held a forgotten record."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Shard (`000`) -> tensor digest now."""
+    logs: Mapping[str, str] = field(default_factory=dict)
+    """Shard (`000`) -> digest of its log, which a replay has to name."""
     empty: tuple[int, ...] = ()
     """Shards into which no record falls any more: they have no weights."""
     before: Mapping[str, str] = field(default_factory=dict)
     """The same of the parent, where it is of this family; empty otherwise."""
     holding: tuple[int, ...] = ()
-    """Shards whose log still names a forgotten record: none, or the claim is wrong."""
+    """Shards whose log names a forgotten record, or whose weights are the parent's, whose log does: none, or the claim is wrong."""
     replays: tuple[Replay, ...] = ()
     shared: tuple[SharedPart, ...] = ()
     purge: Mapping[str, str] = field(default_factory=dict)

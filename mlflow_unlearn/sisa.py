@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .digests import sha256_json
-from .exactness import Family
+from .exactness import Family, ShardLog
 from .protocols import Record
 
 HALF = 16
@@ -85,6 +85,12 @@ def stage_tokens(slice_tokens: Sequence[int], epochs: int) -> list[int]:
         so_far += tokens
         stages.append(passes * so_far)
     return stages
+
+
+def log_digest(log: ShardLog) -> str:
+    """sha256 over all of a log that decides weights: family, base, settings, and each slice's records, data, seed and chain."""
+    slices = [[list(each.tags), each.data, each.seed, each.epochs, each.chain] for each in log.slices]
+    return sha256_json([log.shard, log.family, log.base, dict(log.settings), slices])
 
 
 def first_touched(owners: Iterable[str], shards: int, slices: int) -> Mapping[int, int]:

@@ -12,13 +12,14 @@ from mlflow_unlearn.records import Claim, Unlearned
 
 BEFORE = {f"{shard:03d}": f"{shard}" * 64 for shard in range(4)}
 NOW = BEFORE | {"001": "f" * 64}
+LOGS = {name: f"log {name}" for name in NOW}
 CPU = {"device": "cpu (x86_64)"}
 GPU = {"device": "NVIDIA H100"}
 
 
 def replay(shard: int, *, equal: bool = True, differences: tuple[str, ...] = (), device: str = CPU["device"]) -> Replay:
     logged = NOW[f"{shard:03d}"]
-    return Replay(shard=shard, logged=logged, found=logged if equal else "e" * 64, differences=differences, device=device)
+    return Replay(shard=shard, logged=logged, found=logged if equal else "e" * 64, log=LOGS[f"{shard:03d}"], differences=differences, device=device)
 
 
 def part(name: str, holds: bool | None = True) -> SharedPart:
@@ -33,6 +34,7 @@ def sound() -> Exactness:
         slices=2,
         touched=(1,),
         digests=NOW,
+        logs=LOGS,
         before=BEFORE,
         replays=tuple(replay(shard) for shard in range(4)),
         shared=tuple(part(name) for name in SHARED),

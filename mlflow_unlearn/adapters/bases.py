@@ -13,13 +13,13 @@ import torch
 import transformers
 
 from ..digests import sha256_file, tensor_digest
+from ..engine.classifying import SEQUENCE_CLASSIFIER
 from ..errors import ConfigError
 from ..exactness import PinnedBase
 from . import models
 
 _WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|msgpack|h5|onnx|gguf)$|\.index\.json$")
 _MODEL_ONLY = frozenset({"config.json", "generation_config.json", "model.safetensors.index.json", "README.md", ".gitattributes", ".gitignore"})
-CLASSIFIER = "ForSequenceClassification"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class BaseFiles:
     @property
     def task(self) -> str:
         """`classification` for a sequence classifier, else `causal`."""
-        return "classification" if any(CLASSIFIER in name for name in self.config.get("architectures") or ()) else "causal"
+        return "classification" if any(SEQUENCE_CLASSIFIER in name for name in self.config.get("architectures") or ()) else "causal"
 
 
 def fetch(reference: str) -> BaseFiles:
@@ -72,7 +72,7 @@ def fetch(reference: str) -> BaseFiles:
     folder = Path(reference)
     if folder.is_dir():
         return BaseFiles(reference=reference, model=folder, tokenizer=folder)
-    if reference.startswith((".", "/", "~")) or reference.count("/") != 1:
+    if reference.startswith((".", "/", "~")) or reference.partition("@")[0].count("/") != 1:
         raise ConfigError(f"{reference}: no such folder, and not a hub id; correct exact.base in params.yaml, or run what makes it")
     return _from_hub(reference)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..ensembles import tensor_prefix
@@ -32,8 +33,8 @@ def write_weights(path: Path, shard: int, weights: Mapping[str, torch.Tensor]) -
             with new.open("rb") as stream:
                 os.fsync(stream.fileno())
             new.rename(path)
-    except OSError as error:
-        raise StoreError(f"{path}: the weights could not be saved ({error.strerror}); free some space and run again") from error
+    except (OSError, SafetensorError) as error:  # its writer has an error of its own for a full disk
+        raise StoreError(f"{path}: the weights could not be saved ({error}); free some space and run again") from error
 
 
 def read_weights(path: Path, shard: int, device: str = "cpu") -> dict[str, torch.Tensor]:

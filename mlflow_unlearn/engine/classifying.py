@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,17 @@ from ..protocols import Example
 from .batches import micro_batches
 from .examples import device_of
 from .reference import moved_rows
+
+SEQUENCE_CLASSIFIER = "ForSequenceClassification"
+"""In the name of each such architecture of transformers."""
+
+
+def known_classes(config: Any) -> Mapping[str, int] | None:
+    """Name -> number of the classes that a sequence classifier knows, by its configuration; None for a language model."""
+    if not any(SEQUENCE_CLASSIFIER in name for name in config.architectures or ()):
+        return None
+    known: dict[str, int] = dict(config.label2id)
+    return known
 
 
 @torch.no_grad()

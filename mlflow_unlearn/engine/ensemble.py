@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 
 from ..protocols import Example
 from ..sisa import shard_of
-from .batches import micro_batches
 from .classifying import class_probabilities
-from .examples import device_of
+from .examples import padding
 from .experts import Averaged, Experts, Voted, WeightExperts
-from .generation import ModelOf, greedy
-from .head import token_scores
-from .reference import moved_rows
+from .generation import ModelOf, Written, greedy, greedy_with_confidence
 from .scoring import ScoredSubject
 
 __all__ = ["Ensemble", "EnsembleSubject", "Experts", "WeightExperts"]
@@ -50,27 +47,47 @@ class Ensemble:
 
     def answer_shards(self, prompts: Prompts, known: Known, *, end: int, max_new_tokens: int, batch_tokens: int) -> list[int | None]:
         """Who answers each prompt: the known shard, the most confident one, or None where all do."""
-        unknown = [i for i, shard in enumerate(known) if shard is None]
-        found = list(known)
-        if self.aggregation == "confident" and unknown:
-            writing = {"end": end, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
-            for i, shard in zip(unknown, self._most_confident([prompts[i] for i in unknown], writing), strict=True):
-                found[i] = shard
-        return found
+        surest = self.surest(prompts, known, end=end, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens)
+        return [surest[i].shard if i in surest else shard for i, shard in enumerate(known)]
 
     def generate(self, prompts: Prompts, known: Known, *, end: int, max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
         """The greedy answer to each prompt, without the end token."""
-        writing = {"end": end, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
-        return self.written(prompts, self.answer_shards(prompts, known, **writing), **writing)
+        limits = {"end": end, "max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}
+        return self.completed(prompts, known, self.surest(prompts, known, **limits), limits)
 
-    def written(self, prompts: Prompts, shards: Known, *, end: int, max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
-        """The greedy answer to each prompt by the shard given; by the aggregate where there is none."""
-        answers: list[list[int]] = [[] for _ in prompts]
-        for rows, model in self._parts(shards):
-            found = greedy(model, [prompts[i] for i in rows], end=end, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens)
-            for i, answer in zip(rows, found, strict=True):
-                answers[i] = answer
-        return answers
+    def surest(self, prompts: Prompts, known: Known, *, end: int, max_new_tokens: int, batch_tokens: int) -> dict[int, Surest]:
+        """Positions of the prompts about nobody known, to what the most confident shard says; nothing where the rule is another.
+
+        Confident is who gives its own greedy answer the highest mean log-probability, the end token included; of equals the lower number.
+        """
+        unknown = [i for i, shard in enumerate(known) if shard is None] if self.aggregation == "confident" else []
+        pairs = [(shard, i) for shard in self.experts.alive for i in unknown]
+        said = greedy_with_confidence(
+            lambda rows: self.experts.routed([pairs[row][0] for row in rows]),
+            [prompts[i] for _, i in pairs],
+            end=end,
+            max_new_tokens=max_new_tokens,
+            batch_tokens=batch_tokens,
+        )
+        found: dict[int, Surest] = {}
+        for (shard, i), written in zip(pairs, said, strict=True):
+            if i not in found or written.confidence > found[i].written.confidence:
+                found[i] = Surest(shard=shard, written=written)
+        return found
+
+    def completed(self, prompts: Prompts, known: Known, surest: Mapping[int, Surest], limits: Mapping[str, int]) -> list[list[int]]:
+        """The answers of the surest, and those that are still to be written."""
+        answers = {i: each.written.tokens for i, each in surest.items()}
+        for rows, model in self._parts([i for i in range(len(prompts)) if i not in answers], known):
+            found = greedy(
+                model,
+                [prompts[i] for i in rows],
+                end=limits["end"],
+                max_new_tokens=limits["max_new_tokens"],
+                batch_tokens=limits["batch_tokens"],
+            )
+            answers.update(zip(rows, found, strict=True))
+        return [answers[i] for i in range(len(prompts))]
 
     def classifying_shards(self, examples: Sequence[Example], known: Known, batch_tokens: int, pad: int) -> list[int | None]:
         """Which shard classifies each record: the known one, the one whose most likely class is the most probable, or None where all do."""
@@ -88,18 +105,22 @@ class Ensemble:
         """All shards as one model."""
         return (Voted if self.aggregation == "vote" else Averaged)(self.experts)
 
-    def _parts(self, shards: Known) -> Iterator[tuple[list[int], torch.nn.Module | ModelOf]]:
+    def _parts(self, rows: Sequence[int], known: Known) -> Iterator[tuple[list[int], torch.nn.Module | ModelOf]]:
         """Rows that one shard each answers, whichever it is, and rows that all answer together."""
-        alone, together = ([i for i, shard in enumerate(shards) if (shard is None) is many] for many in (False, True))
+        alone = [(i, shard) for i in rows if (shard := known[i]) is not None]
+        together = [i for i in rows if known[i] is None]
         if alone:
-            yield alone, lambda rows: self.experts.routed([shard for i in rows if (shard := shards[alone[i]]) is not None])
+            yield [i for i, _ in alone], lambda places: self.experts.routed([alone[place][1] for place in places])
         if together:
             yield together, self.aggregate
 
-    def _most_confident(self, prompts: Prompts, writing: Mapping[str, int]) -> list[int]:
-        """The shard with the highest mean log-probability of its own greedy answer, the end token included; the lower number where two are equal."""
-        scores = np.stack([_confidence(self.experts.expert(shard), prompts, writing) for shard in self.experts.alive])
-        return [self.experts.alive[best] for best in scores.argmax(0)]
+
+@dataclass(frozen=True, kw_only=True)
+class Surest:
+    """The most confident shard."""
+
+    shard: int
+    written: Written
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,15 +154,15 @@ class EnsembleSubject:
         """Per record, the greedy answer to its prompt, without special tokens and outer spaces; of a classifier the name of the class."""
         if self._classifies:
             return [self._parts[part].generations[row] for part, row in self._places]
-        answers = self.ensemble.written(self._prompts, self.shards, **self._writing)
+        answers = self.ensemble.completed(self._prompts, self.known, self._surest, self._limits)
         return [self.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
 
     @cached_property
     def shards(self) -> list[int | None]:
         """Per record, who answers; None where all do."""
         if self._classifies:
-            return self.ensemble.classifying_shards(self.examples, self.known, self.batch_tokens, self.tokenizer.pad_token_id)
-        return self.ensemble.answer_shards(self._prompts, self.known, **self._writing)
+            return self.ensemble.classifying_shards(self.examples, self.known, self.batch_tokens, padding(self.tokenizer))
+        return [self._surest[i].shard if i in self._surest else shard for i, shard in enumerate(self.known)]
 
     def under(self, shard: int) -> ScoredSubject:
         """All records as one shard sees them, whoever they are about."""
@@ -161,8 +182,12 @@ class EnsembleSubject:
     def _prompts(self) -> list[tuple[int, ...]]:
         return [example.tokens[: example.prompt_length] for example in self.examples]
 
+    @cached_property
+    def _surest(self) -> dict[int, Surest]:
+        return self.ensemble.surest(self._prompts, self.known, **self._limits)
+
     @property
-    def _writing(self) -> dict[str, int]:
+    def _limits(self) -> dict[str, int]:
         return {"end": self.tokenizer.eos_token_id, "max_new_tokens": self.max_new_tokens, "batch_tokens": self.batch_tokens}
 
     @cached_property
@@ -193,17 +218,3 @@ class EnsembleSubject:
             batch_tokens=self.batch_tokens,
             max_new_tokens=self.max_new_tokens,
         )
-
-
-def _confidence(model: torch.nn.Module, prompts: Prompts, writing: Mapping[str, int]) -> NDArray[np.float64]:
-    """(prompts,) mean log-probability of the model's own greedy answer, nats a token."""
-    end = writing["end"]
-    answers = greedy(model, prompts, end=end, max_new_tokens=writing["max_new_tokens"], batch_tokens=writing["batch_tokens"])
-    pairs = zip(prompts, answers, strict=True)
-    examples = [Example(tokens=(*prompt, *answer, end), prompt_length=len(prompt)) for prompt, answer in pairs]
-    found = np.zeros(len(prompts))
-    for rows in micro_batches(examples, range(len(examples)), writing["batch_tokens"], end):
-        log_probs, _, owners = token_scores(model, moved_rows(rows, device_of(model)))
-        sums = torch.zeros(len(rows.index), dtype=torch.float64).index_add(0, owners.cpu(), log_probs.double().cpu())
-        found[rows.index.numpy()] = (sums / torch.bincount(owners.cpu(), minlength=len(rows.index))).numpy()
-    return found

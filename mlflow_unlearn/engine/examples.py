@@ -79,6 +79,12 @@ def answer_tokens(examples: Sequence[Example]) -> int:
     return sum(1 if example.label is not None else len(example.tokens) - max(1, example.prompt_length) for example in examples)
 
 
+def padding(tokenizer: Any) -> int:
+    """The token that fills up rows: a classifier looks for the last token that is not this one; a language model looks at no padding."""
+    pad: int | None = tokenizer.pad_token_id
+    return int(tokenizer.eos_token_id) if pad is None else pad
+
+
 def device_of(model: torch.nn.Module) -> torch.device:
     """Where the model's first parameter lies: batches follow it there."""
     return next(model.parameters()).device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -72,7 +73,7 @@ class _Routed(torch.nn.Module):
     def __init__(self, models: Mapping[int, torch.nn.Module], shards: Sequence[int]) -> None:
         super().__init__()
         self.models, self.shards = torch.nn.ModuleDict({str(shard): model for shard, model in models.items()}), list(shards)
-        self.config = next(iter(models.values())).config
+        self.config = _NoHead(getattr(next(iter(models.values())).config, "id2label", None))
 
     def forward(self, input_ids: Tensor, past_key_values: _RoutedCache | None = None, **given: Any) -> Answer:
         """Logits row by row; keyword arguments that have a value a row are dealt out like the rows."""
@@ -114,21 +115,25 @@ class Averaged(torch.nn.Module):
 
     def __init__(self, experts: Experts) -> None:
         super().__init__()
-        self.models, self.config = (
-            torch.nn.ModuleList([experts.expert(shard) for shard in experts.alive]),
-            _Aggregated(getattr(experts.config, "id2label", None)),
-        )
+        self.models = torch.nn.ModuleList([experts.expert(shard) for shard in experts.alive])
+        self.config = _NoHead(getattr(experts.config, "id2label", None))
 
     def forward(self, input_ids: Tensor, past_key_values: _ManyCaches | None = None, **given: Any) -> Answer:
         """(rows, places, vocabulary) logarithms of the aggregated probabilities; (rows, classes) for classifiers."""
         pasts = past_key_values.caches if past_key_values else [None] * len(self.models)
-        found = [model(input_ids=input_ids, past_key_values=past, **given) for model, past in zip(self.models, pasts, strict=True)]
-        probabilities = torch.stack([each.logits.float().softmax(-1) for each in found])
-        return Answer(self.aggregated(probabilities).log(), _ManyCaches([getattr(each, "past_key_values", None) for each in found]))
+        caches, votes, total = [], [], input_ids.new_full((), -math.inf, dtype=torch.float32)
+        for model, past in zip(self.models, pasts, strict=True):
+            found = model(input_ids=input_ids, past_key_values=past, **given)
+            caches.append(getattr(found, "past_key_values", None))
+            # Sums of probabilities as logarithms: what all experts find next to impossible stays a number, and one table is held, not one an expert.
+            log_probs = found.logits.float().log_softmax(-1)
+            votes.append(log_probs.argmax(-1, keepdim=True))
+            total = torch.logaddexp(total, log_probs)
+        return Answer(self.aggregated(total - math.log(len(votes)), torch.cat(votes, -1)), _ManyCaches(caches))
 
-    def aggregated(self, probabilities: Tensor) -> Tensor:
-        """(experts, ..., vocabulary) to (..., vocabulary)."""
-        return probabilities.mean(0)
+    def aggregated(self, mean: Tensor, votes: Tensor) -> Tensor:
+        """Logarithm of the mean distribution (..., vocabulary) and each expert's most likely token (..., experts) to log-probabilities."""
+        return mean
 
 
 class Voted(Averaged):
@@ -137,10 +142,10 @@ class Voted(Averaged):
     One more voter with the mean distribution joins, which breaks ties and leaves no token without probability: (votes + mean) / (S + 1).
     """
 
-    def aggregated(self, probabilities: Tensor) -> Tensor:
-        """(experts, ..., vocabulary) to (..., vocabulary)."""
-        votes = torch.nn.functional.one_hot(probabilities.argmax(-1), probabilities.shape[-1]).sum(0)
-        return (votes + probabilities.mean(0)) / (len(probabilities) + 1)
+    def aggregated(self, mean: Tensor, votes: Tensor) -> Tensor:
+        """Log-probabilities (..., vocabulary)."""
+        counts = torch.zeros_like(mean).scatter_add_(-1, votes, torch.ones_like(votes, dtype=mean.dtype))
+        return torch.logaddexp(counts.log(), mean) - math.log(votes.shape[-1] + 1)
 
 
 @dataclass
@@ -154,8 +159,8 @@ class _ManyCaches:
 
 
 @dataclass(frozen=True)
-class _Aggregated:
-    """Says that the logits are already all there is: no head may be taken out of an aggregate."""
+class _NoHead:
+    """Says that the logits are already all there is: no one head may be taken out of several models."""
 
     id2label: Mapping[int, str] | None
-    model_type: str = "aggregated"
+    model_type: str = "several models"

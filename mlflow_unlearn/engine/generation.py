@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,12 +29,46 @@ def greedy(
         max_new_tokens: where an answer is cut that does not end.
         batch_tokens: most tokens, prompts and answers with padding, in one batch.
     """
-    answers: list[list[int]] = [[] for _ in prompts]
-    for rows in _batches(prompts, max_new_tokens, batch_tokens):
+    return [answer for answer, _ in _written(model, prompts, _Writing(end, max_new_tokens), batch_tokens)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """An answer and how sure the model was of it."""
+
+    tokens: list[int]
+    """Without the end token."""
+    confidence: float
+    """Mean log-probability of its tokens, the end token included where the answer ended; nats."""
+
+
+def greedy_with_confidence(
+    model: torch.nn.Module | ModelOf, prompts: Sequence[Sequence[int]], *, end: int, max_new_tokens: int, batch_tokens: int
+) -> list[Written]:
+    """What `greedy` writes, and how sure the model was of it: no further pass is needed to know."""
+    written = _written(model, prompts, _Writing(end, max_new_tokens, sure=True), batch_tokens)
+    # The token behind an answer is its end, unless it was cut.
+    return [Written(tokens=answer, confidence=float(said[: len(answer) + 1].mean())) for answer, said in written]
+
+
+@dataclass(frozen=True)
+class _Writing:
+    end: int
+    max_new_tokens: int
+    sure: bool = False
+    """Whether the log-probabilities of what is written are kept."""
+
+
+Line = tuple[list[int], torch.Tensor]
+"""An answer and, where asked for, (max_new_tokens,) log-probabilities of what was written, float64 on the processor."""
+
+
+def _written(model: torch.nn.Module | ModelOf, prompts: Sequence[Sequence[int]], how: _Writing, batch_tokens: int) -> list[Line]:
+    found: dict[int, Line] = {}
+    for rows in _batches(prompts, how.max_new_tokens, batch_tokens):
         of_rows = model if isinstance(model, torch.nn.Module) else model(rows)
-        for i, answer in zip(rows, _continue([prompts[i] for i in rows], of_rows.eval(), end, max_new_tokens), strict=True):
-            answers[i] = answer
-    return answers
+        found.update(zip(rows, _continue([prompts[i] for i in rows], of_rows.eval(), how), strict=True))
+    return [found[i] for i in range(len(prompts))]
 
 
 def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
@@ -48,19 +83,22 @@ def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens
 
 
 @torch.no_grad()
-def _continue(prompts: Sequence[Sequence[int]], model: Any, end: int, max_new_tokens: int) -> list[list[int]]:
+def _continue(prompts: Sequence[Sequence[int]], model: Any, how: _Writing) -> list[Line]:
     device = device_of(model)
-    tokens, mask = _left_padded(prompts, end, device)
+    tokens, mask = _left_padded(prompts, device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     rows = torch.arange(len(prompts), device=device)  # whose cache each line is
-    written = torch.full((len(prompts), max_new_tokens), end, device=device)
+    written = torch.full((len(prompts), how.max_new_tokens), how.end, device=device)
+    said = torch.zeros(len(prompts), how.max_new_tokens if how.sure else 0, device=device)
     cache = None
-    for step in range(max_new_tokens):
+    for step in range(how.max_new_tokens):
         answer = model(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, tokens = answer.past_key_values, answer.logits[:, -1].argmax(-1, keepdim=True)
         # An ended line keeps writing until it is compacted away; what it writes after its end is cut off below.
         written[rows, step] = tokens[:, 0]
-        alive = (written[rows, : step + 1] != end).all(1)
+        if how.sure:
+            said[rows, step] = answer.logits[:, -1].float().log_softmax(-1).amax(-1)
+        alive = (written[rows, : step + 1] != how.end).all(1)
         if not alive.any():
             break
         positions = positions[:, -1:] + 1
@@ -69,13 +107,13 @@ def _continue(prompts: Sequence[Sequence[int]], model: Any, end: int, max_new_to
             kept = alive.nonzero()[:, 0]
             cache.batch_select_indices(kept)
             rows, tokens, mask, positions = rows[kept], tokens[kept], mask[kept], positions[kept]
-    return [_until(line, end) for line in written.tolist()]
+    return [(_until(line, how.end), own) for line, own in zip(written.tolist(), said.double().cpu(), strict=True)]
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(prompts, longest) tokens and mask; on the left, so that every answer begins in the same column."""
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(prompts, longest) tokens and mask; on the left, so that every answer begins in the same column. Any token will do where the mask is 0."""
     longest = max(len(prompt) for prompt in prompts)
-    tokens = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    tokens = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     return tokens, mask
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..protocols import Example, Sequences
 from .batches import micro_batches
 from .classifying import class_names
-from .examples import device_of
+from .examples import device_of, padding
 from .generation import greedy
 from .head import token_scores
 from .reference import moved_rows
@@ -48,23 +48,17 @@ class ScoredSubject:
     def generations(self) -> Sequence[str]:
         """Per record, the greedy answer to its prompt, without special tokens and outer spaces; of a classifier the name of the class."""
         if any(example.label is not None for example in self.examples):
-            return class_names(self.model, self.examples, self.batch_tokens, self._pad)
+            return class_names(self.model, self.examples, self.batch_tokens, padding(self.tokenizer))
         prompts = [example.tokens[: example.prompt_length] for example in self.examples]
         answers = greedy(self.model, prompts, end=self.tokenizer.eos_token_id, max_new_tokens=self.max_new_tokens, batch_tokens=self.batch_tokens)
         return [self.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
-
-    @property
-    def _pad(self) -> int:
-        """A classifier looks for the last token that is not this one; a language model looks at no padding."""
-        pad: int | None = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id) if pad is None else pad
 
     @cached_property
     def _teacher_forced(self) -> tuple[list[NDArray[np.float64]], list[NDArray[np.bool_]]]:
         log_probs: list[NDArray[np.float64]] = [np.empty(0)] * len(self.examples)
         hits: list[NDArray[np.bool_]] = [np.empty(0, dtype=np.bool_)] * len(self.examples)
         self.model.eval()
-        for rows in micro_batches(self.examples, range(len(self.examples)), self.batch_tokens, self._pad):
+        for rows in micro_batches(self.examples, range(len(self.examples)), self.batch_tokens, padding(self.tokenizer)):
             for i, row_log_probs, row_hits in _scored(self.model, rows):
                 log_probs[i], hits[i] = row_log_probs, row_hits
         return log_probs, hits

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from .. import ensembles
 from ..adapters import models
 from ..adapters.tables import read_set
-from ..digests import tensor_digest
+from ..digests import md5_of, tensor_digest
+from ..documents import decode
+from ..errors import TamperedError
 from ..exactness import Cut, Exactness, Family, Replay, ShardLog
 from ..records import Claim, Split, Unlearned
-from ..sisa import owner, shard_name, shard_of
+from ..sisa import log_digest, owner, shard_name, shard_of
 from .cutting import read_cut
 from .ensembling import logs_of
 from .families import base_of, exact_params, replaced, shard_folder, shard_log, shards_folder
 from .replaying import known_replay, replay
+from .shard_plans import plan_of
 from .shard_workers import side_by_side
 from .shared_parts import shared_parts
 from .workbench import Workbench, body
@@ -26,6 +30,7 @@ def claim(bench: Workbench) -> str:
     """Repeat what has not been repeated yet, write what is claimed; one line for the user."""
     family, cut = read_cut(bench)
     split, logs = bench.value(Split, "split"), logs_of(bench, family)
+    require_bound(bench, family, cut, logs)
     before = parent_digests(bench, split, family)
     replays = _replays(bench, logs, _changed(logs, before))
     base = base_of(bench)
@@ -37,12 +42,13 @@ def claim(bench: Workbench) -> str:
         slices=family.slices,
         touched=tuple(sorted({shard_of(owner(record), family.shards) for record in forgotten})),
         digests=_digests(logs),
+        logs={shard_name(log.shard): log_digest(log) for log in logs if not log.empty},
         empty=tuple(log.shard for log in logs if log.empty),
         before=before,
-        holding=tuple(log.shard for log in logs if any(tag in gone for each in log.slices for tag in each.tags)),
+        holding=tuple(log.shard for log in logs if _names(log, gone) or _kept_from_parent(bench, split, log, before, gone)),
         replays=tuple(replays),
         shared=shared_parts(bench, split, base.reference, family.base.tensor_digest),
-        purge=dict(sorted([*cut.left_over.items(), *(item for shard in range(family.shards) for item in _replaced(bench, shard))])),
+        purge=left_behind(bench, family, cut),
     )
     bench.write("unlearned", body(_unlearned(bench, split, cut, logs, evidence)))
     equal = sum(each.equal for each in replays)
@@ -57,6 +63,44 @@ def parent_digests(bench: Workbench, split: Split, family: Family) -> dict[str, 
         return {}
     manifest = ensembles.read(folder)
     return dict(manifest.digests) if manifest.family == family.family else {}
+
+
+def require_bound(bench: Workbench, family: Family, cut: Cut, logs: Sequence[ShardLog]) -> None:
+    """Refuse evidence that is not of this split, these rows and this model.
+
+    Raises:
+        TamperedError: one of them is another one.
+    """
+    split, again = bench.value(Split, "split"), "run `dvc repro`"
+    if (cut.split_digest, cut.requests) != (split.digest, split.requests):
+        raise TamperedError(f"{bench.path('cut')}: cut from another split than {bench.path('split')}; {again}")
+    stale = [shard for shard in range(family.shards) if not plan_of(bench, family, shard).up_to_date()]
+    if stale:
+        raise TamperedError(f"shards {', '.join(map(str, stale))}: rows, log and weights are not of one training; {again}")
+    retained = {record.tag for record in read_set(bench.sets, "retain")}
+    strange = sum(record.tag not in retained for shard in range(family.shards) for record in read_set(shards_folder(bench), str(shard)))
+    if strange:
+        raise TamperedError(f"{shards_folder(bench)}: {strange} records that the split does not retain; {again}")
+    manifest = ensembles.read(bench.route / "model")
+    ensembles.verify(bench.route / "model", manifest)
+    if (manifest.family, dict(manifest.digests), manifest.off) != (family.family, _digests(logs), ()):
+        raise TamperedError(f"{bench.route / 'model'}: not put together from these shards; {again}")
+
+
+def _names(log: ShardLog, gone: set[str]) -> bool:
+    return any(tag in gone for each in log.slices for tag in each.tags)
+
+
+def _kept_from_parent(bench: Workbench, split: Split, log: ShardLog, before: dict[str, str], gone: set[str]) -> bool:
+    """Whether a shard has the very weights of the parent's, whose registered log names a forgotten record: then they were made with it."""
+    name = shard_name(log.shard)
+    if log.empty or before.get(name) != log.tensor_digest:
+        return False
+    document = bench.registry.document(split.parent.model, f"shards/{name}")
+    if document is None:
+        return False
+    past = decode(ShardLog, {key: value for key, value in document.items() if key != "schema"}, f"{split.parent.model}: shard {name}")
+    return _names(past, gone)
 
 
 def _digests(logs: Sequence[ShardLog]) -> dict[str, str]:
@@ -82,6 +126,16 @@ def replay_here(bench: Workbench, shards: Sequence[int]) -> None:
     logs = [log for shard in shards if (log := shard_log(bench, shard)) is not None]
     rows = {log.shard: read_set(shards_folder(bench), str(log.shard)) for log in logs}
     replay(bench, logs, rows, base_of(bench))
+
+
+def left_behind(bench: Workbench, family: Family, cut: Cut) -> dict[str, str]:
+    """Replaced files of touched shards, md5 -> path; not those in use again, since a record came back and its training gave the same bits."""
+    listed = [*cut.left_over.items(), *(item for shard in cut.touched for item in _replaced(bench, shard))]
+    return {md5: path for md5, path in sorted(listed) if not _in_use(bench.folder / path, md5)}
+
+
+def _in_use(path: Path, md5: str) -> bool:
+    return path.is_file() and md5_of(path) == md5
 
 
 def _replaced(bench: Workbench, shard: int) -> Iterator[tuple[str, str]]:

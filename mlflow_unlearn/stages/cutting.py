@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..adapters.dvc_history import WORKSPACE
 from ..adapters.tables import read_set, write_set
@@ -19,6 +20,7 @@ from ..sisa import cut, owner, shard_of
 from ..split import union
 from .families import WEIGHTS, described, replaced, shards_folder
 from .guarding import found_in, returned, watch
+from .jobs import asked_for
 from .tracing import own_datasets
 from .workbench import Workbench, body
 
@@ -48,7 +50,7 @@ def cut_shards(bench: Workbench) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for shard, piece in enumerate(pieces):
         write_set(folder, str(shard), [_lean(record) for record in piece])
-    left_over = _remembered(bench) | _remove_left_over(bench, family.shards)
+    left_over = _remembered(bench) | _left_over(bench, family.shards)
     touched = tuple(sorted({shard_of(owner(record), family.shards) for record in data.forgotten}))
     bench.write("family", encode(family))
     found = Cut(
@@ -61,6 +63,8 @@ def cut_shards(bench: Workbench) -> str:
         left_over=dict(sorted(left_over.items())),
     )
     bench.write("cut", body(found))
+    for folder in _beyond(bench, family.shards):  # listed first: a kill in between loses nothing of the list
+        shutil.rmtree(folder)
     return _said(found, before, family)
 
 
@@ -82,8 +86,11 @@ def _data(bench: Workbench) -> Data:
         return _retained(bench, bench.value(Split, "split"))
     state = _present(bench)
     records = union([bench.reader.records(state)])
-    _refuse_returned(bench, records, state)
-    return Data(requests=(), datasets=(state,), kept=records, forgotten=())
+    subjects, tags = asked_for(bench)  # an open request whose people the parent never saw starts no batch, and nobody trains on them either
+    forgotten = [record for record in records if record.subject in subjects or record.tag in tags]
+    kept = [record for record in records if record.subject not in subjects and record.tag not in tags]
+    _refuse_returned(bench, kept, state)
+    return Data(requests=(), datasets=(state,), kept=kept, forgotten=forgotten)
 
 
 def _retained(bench: Workbench, split: Split) -> Data:
@@ -120,16 +127,18 @@ def _lean(record: Record) -> Record:
     return replace(record, paraphrase=None, wrong_answers=(), swapped_prompt=None, swapped_answer=None, group=None)
 
 
-def _remove_left_over(bench: Workbench, shards: int) -> dict[str, str]:
-    """Shards of a larger family that was here before: their weights know people and nothing would look after them. md5 -> path of what is gone."""
+def _left_over(bench: Workbench, shards: int) -> dict[str, str]:
+    """md5 -> path of the files of shards of a larger family that was here before: their weights know people and nothing would look after them."""
     gone: dict[str, str] = {}
-    for folder in (bench.route / "shards").glob("*"):
-        if folder.name.isdigit() and int(folder.name) >= shards:
-            files = [*folder.glob(WEIGHTS), *folder.glob("slices/*/*")]
-            gone |= {md5_of(path): path.relative_to(bench.folder).as_posix() for path in files}
-            gone |= {md5: f"{folder.relative_to(bench.folder).as_posix()}/{path}" for md5, path in replaced(folder).items()}
-            shutil.rmtree(folder)
+    for folder in _beyond(bench, shards):
+        files = [path for path in (*folder.glob(WEIGHTS), *folder.glob("slices/*/*")) if path.is_file()]
+        gone |= {md5_of(path): path.relative_to(bench.folder).as_posix() for path in files}
+        gone |= {md5: f"{folder.relative_to(bench.folder).as_posix()}/{path}" for md5, path in replaced(folder).items()}
     return gone
+
+
+def _beyond(bench: Workbench, shards: int) -> list[Path]:
+    return [folder for folder in (bench.route / "shards").glob("*") if folder.name.isdigit() and int(folder.name) >= shards]
 
 
 def _remembered(bench: Workbench) -> dict[str, str]:

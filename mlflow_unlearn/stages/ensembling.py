@@ -48,7 +48,7 @@ def logs_of(bench: Workbench, family: Family) -> Sequence[ShardLog]:
         ConfigError: a shard is not trained, or belongs to another family.
     """
     found = [(shard, shard_log(bench, shard)) for shard in range(family.shards)]
-    missing = [str(shard) for shard, log in found if log is None or log.family != family.family]
+    missing = [str(shard) for shard, log in found if log is None or (log.shard, log.family) != (shard, family.family)]
     if missing:
         raise ConfigError(f"shards {', '.join(missing)} are not trained for family {family.family[:8]}; run `dvc repro`")
     return [log for _, log in found if log is not None]

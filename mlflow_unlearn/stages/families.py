@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..digests import key_id, sha256_json
 from ..documents import decode, encode
-from ..errors import ConfigError
+from ..errors import ConfigError, TamperedError
 from ..exactness import Family, ShardLog
 from ..params import ExactParams
 from .workbench import Workbench, stage_schema
@@ -87,8 +87,10 @@ def replaced(folder: Path) -> dict[str, str]:
     """md5 -> path of a shard's files that saw a record which has left since, and are no longer there."""
     try:
         found: dict[str, str] = json.loads((folder / f"{REPLACED}.json").read_bytes())["files"]
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, KeyError):
+        raise TamperedError(f"{folder / REPLACED}.json: damaged; it lists what has to be purged. Restore it, e.g. by `dvc checkout`") from None
     return found
 
 

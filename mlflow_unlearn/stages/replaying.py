@@ -16,7 +16,7 @@ from ..documents import decode, encode
 from ..errors import ConfigError, DataError, TamperedError
 from ..exactness import Family, Replay, ShardLog
 from ..protocols import Progress, Record
-from ..sisa import planned
+from ..sisa import log_digest, planned
 from .families import shard_folder
 from .shard_plans import Planned, code_digest
 from .workbench import Workbench, progress_bar, stage_schema
@@ -41,7 +41,7 @@ def known_replay(bench: Workbench, log: ShardLog) -> Replay | None:
         found = decode(Replay, document, str(path))
     except (OSError, ValueError, KeyError, ConfigError):
         return None
-    return found if (found.shard, found.logged) == (log.shard, log.tensor_digest) else None
+    return found if (found.shard, found.logged, found.log) == (log.shard, log.tensor_digest, log_digest(log)) else None
 
 
 def replay(bench: Workbench, logs: Sequence[ShardLog], rows: Mapping[int, Sequence[Record]], base: BaseFiles) -> list[Replay]:
@@ -72,6 +72,7 @@ def replay(bench: Workbench, logs: Sequence[ShardLog], rows: Mapping[int, Sequen
                 shard=log.shard,
                 logged=log.tensor_digest,
                 found=digests[log.shard],
+                log=log_digest(log),
                 differences=differences(log, trainer.environment),
                 device=trainer.environment.get("device", "cpu"),
                 seconds=round(time.monotonic() - started, 3),

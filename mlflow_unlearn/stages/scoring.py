@@ -8,8 +8,9 @@ from typing import Any
 
 from ..adapters.tables import read_set
 from ..digests import sha256_file
+from ..engine.classifying import known_classes
 from ..engine.ensemble import Ensemble, EnsembleSubject
-from ..engine.examples import encode
+from ..engine.examples import encode, encode_classes
 from ..engine.scoring import ScoredSubject
 from ..errors import TamperedError
 from ..params import EvaluateParams, Params
@@ -61,10 +62,16 @@ class RawSets:
             sets[f"{name}_paraphrased"] = reworded
         return cls(sets, bench.params.data.template)
 
-    def examples(self, tokenizer: Any, name: str) -> list[Example]:
-        """One set in the model's tokens."""
-        records = self.records[name]
-        return encode(tokenizer, self.template, [record.prompt for record in records], [record.answer for record in records])
+    def examples(self, tokenizer: Any, name: str, classes: Mapping[str, int] | None = None) -> list[Example]:
+        """One set in the model's tokens; of a sequence classifier, whose answers are classes.
+
+        Raises:
+            DataError: an answer is no class that the classifier knows.
+        """
+        prompts, answers = [record.prompt for record in self.records[name]], [record.answer for record in self.records[name]]
+        if classes is None:
+            return encode(tokenizer, self.template, prompts, answers)
+        return encode_classes(tokenizer, self.template, prompts, answers, classes)
 
 
 def subjects(model: Any, tokenizer: Any, sets: RawSets, params: Params) -> dict[str, Subject]:
@@ -74,9 +81,10 @@ def subjects(model: Any, tokenizer: Any, sets: RawSets, params: Params) -> dict[
 
 
 def _subject(model: Any, tokenizer: Any, sets: RawSets, name: str, params: EvaluateParams) -> Subject:
-    records, examples = sets.records[name], sets.examples(tokenizer, name)
+    many = isinstance(model, Ensemble)
+    records, examples = sets.records[name], sets.examples(tokenizer, name, known_classes((model.experts if many else model).config))
     answers, sizes = [record.answer for record in records], {"batch_tokens": params.batch_tokens, "max_new_tokens": params.max_new_tokens}
-    if isinstance(model, Ensemble):
+    if many:
         known = [model.owner_shard(record.subject) for record in records]
         return EnsembleSubject(ensemble=model, tokenizer=tokenizer, examples=examples, answers=answers, known=known, **sizes)
     return ScoredSubject(model=model, tokenizer=tokenizer, examples=examples, answers=answers, **sizes)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..adapters import bases, models
 from ..adapters.bases import BaseFiles
@@ -33,7 +33,7 @@ class _Settings:
 
     optimiser: OptimiserParams
     seed: int
-    dtype: str
+    dtype: Literal["float32", "bfloat16"]
     template: str
     lora: LoraParams | None = None
 
@@ -69,22 +69,22 @@ class Trainer:
     def train(self, plans: Sequence[Planned], on_step: Callable[[], object]) -> Iterator[tuple[Planned, ShardLog]]:
         """Train shards side by side, write each one's weights and say how they came about."""
         works = [self._work(plan, plan.folder / "slices") for plan in plans]
-        for plan, work, done in zip(plans, works, self._done(works, on_step), strict=True):
+        for plan, work, done in zip(plans, works, self._done(works, on_step, resumable=True), strict=True):
             write_weights(plan.folder / WEIGHTS, plan.shard, done.weights)
             yield plan, self._log(plan, work, done)
 
     def replay(self, plans: Sequence[Planned], scratch: Path, on_step: Callable[[], object]) -> dict[int, str]:
         """Train shards once more from the base, taking up nothing; shard -> tensor digest. What is written to `scratch` is removed."""
         found = {}
-        for done in self._done([self._work(plan, None) for plan in plans], on_step):
+        for done in self._done([self._work(plan, None) for plan in plans], on_step, resumable=False):
             write_weights(scratch / WEIGHTS, done.shard, done.weights)
             found[done.shard] = weights_digest(scratch)
             (scratch / WEIGHTS).unlink(missing_ok=True)
         return found
 
-    def _done(self, works: Sequence[ShardWork], on_step: Callable[[], object]) -> list[ShardDone]:
+    def _done(self, works: Sequence[ShardWork], on_step: Callable[[], object], *, resumable: bool) -> list[ShardDone]:
         model, tokenizer = self._loaded
-        steps = train_shards(model, works, self._training(tokenizer))
+        steps = train_shards(model, works, self._training(tokenizer, resumable=resumable))
         while True:
             try:
                 next(steps)
@@ -93,14 +93,14 @@ class Trainer:
                 return done
             on_step()
 
-    def _training(self, tokenizer: Any) -> ShardTraining:
+    def _training(self, tokenizer: Any, *, resumable: bool) -> ShardTraining:
         params, exact = self.bench.params.unlearn, self.bench.params.exact
-        minutes = params.checkpoint_minutes
+        minutes = params.checkpoint_minutes if resumable else None
 
         def in_progress(run: str) -> Checkpoints | None:
             return None if minutes is None else Checkpoints(folder=self.bench.scratch / "slices" / run[:16], run=run, seconds=60 * minutes)
 
-        machine = Machine(dtype=params.dtype, activation_checkpointing=params.activation_checkpointing)
+        machine = Machine(dtype=self.settings.dtype, activation_checkpointing=params.activation_checkpointing)
         return ShardTraining(
             optimiser=self.settings.optimiser,
             lora=self.settings.lora,
@@ -134,7 +134,8 @@ class Trainer:
         models.share_cores(self.bench.params.exact.processes if self.bench.params.exact else 1)
         dtype = self.settings.dtype if self.settings.lora else "float32"  # weights that change stay in float32
         model, tokenizer = bases.load(self.base, self.bench.params.unlearn.device, dtype)
-        if self.base.pinned.tensor_digest != self.family.base.tensor_digest:
+        found, known = self.base.pinned, self.family.base
+        if (found.tensor_digest, found.tokenizer_digest) != (known.tensor_digest, known.tokenizer_digest):
             raise ConfigError(f"{self.base.reference}: not the base that family {self.family.family[:8]} was cut for; run `dvc repro`")
         return model, tokenizer
 

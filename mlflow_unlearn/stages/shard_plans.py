@@ -23,6 +23,8 @@ class Planned:
     slices: tuple[PlannedSlice, ...]
     log: ShardLog | None
     folder: Path
+    own: bool = True
+    """Whether the log is one of this shard in this family."""
 
     @property
     def records(self) -> int:
@@ -38,7 +40,7 @@ class Planned:
 
     def up_to_date(self) -> bool:
         """Whether the weights that are there come from exactly these slices and are what their log says."""
-        if self.log is None or len(self.log.slices) != len(self.slices) or self.kept_slices < len(self.slices):
+        if self.log is None or not self.own or _described(self.slices) != _logged(self.log):
             return False
         try:
             return weights_digest(self.folder) == self.log.tensor_digest
@@ -49,8 +51,18 @@ class Planned:
 def plan_of(bench: Workbench, family: Family, shard: int) -> Planned:
     """One shard, from its rows and its last log."""
     records = read_set(shards_folder(bench), str(shard))
-    seed = exact_params(bench).seed
-    return Planned(shard=shard, slices=planned(family, shard, records, seed), log=shard_log(bench, shard), folder=shard_folder(bench, shard))
+    slices, log = planned(family, shard, records, exact_params(bench).seed), shard_log(bench, shard)
+    expected = (shard, family.family, family.base.tensor_digest, family.settings)
+    own = log is not None and (log.shard, log.family, log.base, log.settings) == expected
+    return Planned(shard=shard, slices=slices, log=log, folder=shard_folder(bench, shard), own=own)
+
+
+def _described(slices: Sequence[PlannedSlice]) -> list[tuple[object, ...]]:
+    return [(tuple(record.tag for record in each.records), each.data, each.seed, each.chain) for each in slices]
+
+
+def _logged(log: ShardLog) -> list[tuple[object, ...]]:
+    return [(each.tags, each.data, each.seed, each.chain) for each in log.slices]
 
 
 def weights_digest(folder: Path) -> str:

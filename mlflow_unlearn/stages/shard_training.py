@@ -7,11 +7,11 @@ and the stages of the other shards find theirs done. Which shard is out of date 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from itertools import count
+from pathlib import Path
 
-from ..digests import md5_of, write_document
+from ..digests import md5_of, read_document, write_document
 from ..documents import encode
 from ..errors import ConfigError
 from ..exactness import ShardLog
@@ -33,7 +33,7 @@ def train_shard(bench: Workbench, shard: int) -> str:
         raise ConfigError(f"train_shard: no shard {shard}; exact.shards of params.yaml has {family.shards}")
     own = plan_of(bench, family, shard)
     if own.up_to_date():
-        _sweep(own)
+        _settle(own)
         return _said(own.log, ahead=True)
     from .shard_workers import side_by_side  # torch, which a shard that was trained ahead does without
 
@@ -64,31 +64,61 @@ def train_here(bench: Workbench, shards: Sequence[int]) -> None:
         for group in groups:
             for plan, log in trainer.train(group, lambda: show(Progress(step=next(done), steps=total))):
                 write_document(plan.folder / f"{TRAINING}.json", log_schema(), encode(log))
-                _sweep(plan)
+                _settle(plan)
 
 
 def _note_replaced(plan: Planned) -> None:
-    """Remember which files saw a record that has left: they are about to be replaced here, and may have been copied elsewhere."""
-    if plan.log is None:
+    """Remember which files are replaced, and remove them: they saw records that have left or may leave, and may have been copied elsewhere.
+
+    Once a log: what a killed run wrote since, under the same log, was made without the record.
+    """
+    for aside in [*plan.folder.rglob(".aside.*")]:  # what a kill left half written
+        shutil.rmtree(aside, ignore_errors=True)
+    first = _first_changed(plan)
+    log = plan.folder / f"{TRAINING}.json"
+    if first is None or _read(plan.folder).get("log") == md5_of(log):
         return
-    now = {record.tag for each in plan.slices for record in each.records}
-    first = next((number for number, each in enumerate(plan.log.slices) if not set(each.tags) <= now), None)
-    if first is None:
-        return
-    files = [path for number in range(first, len(plan.log.slices)) for path in sorted((plan.folder / "slices" / str(number)).glob("*"))]
-    files += sorted(plan.folder.glob(WEIGHTS))
+    files = [*_states(plan.folder, first), *plan.folder.glob(WEIGHTS)]
     found = replaced(plan.folder) | {md5_of(path): path.relative_to(plan.folder).as_posix() for path in files}
-    write_document(plan.folder / f"{REPLACED}.json", stage_schema("replaced"), {"files": dict(sorted(found.items()))})
-    for number in range(first, len(plan.log.slices)):
-        shutil.rmtree(plan.folder / "slices" / str(number), ignore_errors=True)
+    _keep(plan.folder, found, md5_of(log))
+    for path in files:
+        path.unlink()
 
 
-def _sweep(plan: Planned) -> None:
-    """Slices beyond the last one: what a family of more slices left."""
+def _first_changed(plan: Planned) -> int | None:
+    """The first slice of the last training that is another one now; None where none is."""
+    if plan.log is None:
+        return None
+    kept = plan.kept_slices if plan.own else 0
+    return None if kept == len(plan.log.slices) == len(plan.slices) else kept
+
+
+def _states(folder: Path, first: int) -> list[Path]:
+    """Files of the checkpoints from some slice on."""
+    return [
+        path for path in sorted((folder / "slices").glob("*/*")) if path.is_file() and path.parent.name.isdigit() and int(path.parent.name) >= first
+    ]
+
+
+def _settle(plan: Planned) -> None:
+    """Remove checkpoints that belong to no slice with records so far; the log is a new one, of which nothing was noted yet."""
+    used = {number for number in range(len(plan.slices)) if any(each.records for each in plan.slices[: number + 1])}
     for folder in (plan.folder / "slices").glob("*"):
-        with suppress(ValueError):
-            if int(folder.name) >= len(plan.slices):
-                shutil.rmtree(folder)
+        if not folder.name.isdigit() or int(folder.name) not in used:
+            shutil.rmtree(folder)
+    if found := replaced(plan.folder):
+        _keep(plan.folder, found, None)
+
+
+def _keep(folder: Path, files: Mapping[str, str], log: object) -> None:
+    write_document(folder / f"{REPLACED}.json", stage_schema("replaced"), {"files": dict(sorted(files.items())), "log": log})
+
+
+def _read(folder: Path) -> dict[str, object]:
+    try:
+        return read_document(folder / f"{REPLACED}.json", stage_schema("replaced"))
+    except ConfigError:
+        return {}
 
 
 def _said(log: ShardLog | None, *, ahead: bool) -> str:

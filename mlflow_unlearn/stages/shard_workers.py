@@ -61,9 +61,10 @@ def _others(folder: Path, what: str, parts: Sequence[Sequence[int]]) -> Iterator
         finally:
             for process in running:
                 process.terminate()
+                process.wait()
         if failed:
             said.seek(0)
-            lines = [line for line in said.read().decode(errors="replace").splitlines() if line.startswith("error: ")]
+            lines = [line.removeprefix("error: ") for line in said.read().decode(errors="replace").splitlines() if line.startswith("error: ")]
             raise UnlearnError("\n".join([f"{failed} of {len(running) + 1} processes failed to {what} shards", *lines]))
 
 
