@@ -20,6 +20,8 @@ class PinnedBase:
     tensor_digest: str
     tokenizer_digest: str
     """sha256 over the files of the tokenizer."""
+    config_digest: str = ""
+    """sha256 over config.json without paths and versions: equal weights under another configuration are another model."""
 
 
 @dataclass(frozen=True, kw_only=True)

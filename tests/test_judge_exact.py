@@ -99,6 +99,13 @@ def test_a_shard_that_lost_all_its_records_needs_no_replay() -> None:
     assert "1 of 4 shards have no records" in condition(removal, "forgotten records").detail
 
 
+def test_a_replay_of_another_log_says_nothing_of_these_weights() -> None:
+    other = replace(replay(1), log="of other records")
+    removal = judged(replace(sound(), replays=(other, *map(replay, (0, 2, 3)))))[0]
+    assert removal.outcome is Outcome.INCONCLUSIVE
+    assert "1 of 4 shards have no replay of these weights" in condition(removal, "replay").detail
+
+
 def test_a_shard_of_which_nothing_is_said_passes_nothing() -> None:
     left = {name: digest for name, digest in sound().digests.items() if name != "001"}
     removal = judged(replace(sound(), digests=left))[0]

@@ -12,13 +12,15 @@ from typing import Any
 import torch
 import transformers
 
-from ..digests import sha256_file, tensor_digest
+from ..digests import sha256_file, sha256_json, tensor_digest
 from ..engine.classifying import SEQUENCE_CLASSIFIER
 from ..errors import ConfigError
 from ..exactness import PinnedBase
 from . import models
 
 _WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|msgpack|h5|onnx|gguf)$|\.index\.json$")
+_VOLATILE = frozenset({"_name_or_path", "transformers_version", "initialised_from", "torch_dtype", "dtype"})
+"""Keys of config.json that say where a model was and who wrote it."""
 _MODEL_ONLY = frozenset({"config.json", "generation_config.json", "model.safetensors.index.json", "README.md", ".gitattributes", ".gitignore"})
 
 
@@ -40,7 +42,12 @@ class BaseFiles:
         weights = sorted(self.model.glob("*.safetensors"))
         if not weights:
             raise ConfigError(f"{self.reference}: no safetensors files; save the base with `save_pretrained`")
-        return PinnedBase(reference=self.reference, tensor_digest=tensor_digest(weights), tokenizer_digest=tokenizer_digest(self.tokenizer))
+        return PinnedBase(
+            reference=self.reference,
+            tensor_digest=tensor_digest(weights),
+            tokenizer_digest=tokenizer_digest(self.tokenizer),
+            config_digest=sha256_json({key: value for key, value in self.config.items() if key not in _VOLATILE}),
+        )
 
     @property
     def config(self) -> dict[str, Any]:

@@ -142,7 +142,10 @@ def read_set(folder: Path, name: str) -> list[Record]:
     path = folder / f"{name}.parquet"
     if not path.exists():
         raise DataError(f"{path}: not there; run `dvc repro` so that the split stage makes it")
-    rows = parquet.read_table(path, use_threads=False, pre_buffer=False).to_pylist()
+    try:
+        rows = parquet.read_table(path, use_threads=False, pre_buffer=False).to_pylist()
+    except arrow.ArrowInvalid:
+        raise DataError(f"{path}: cut short or not Parquet; run `dvc repro` so that it is made again") from None
     return [Record(**{**row, "wrong_answers": tuple(row["wrong_answers"] or ())}) for row in rows]
 
 

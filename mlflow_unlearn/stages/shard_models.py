@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -135,7 +135,7 @@ class Trainer:
         dtype = self.settings.dtype if self.settings.lora else "float32"  # weights that change stay in float32
         model, tokenizer = bases.load(self.base, self.bench.params.unlearn.device, dtype)
         found, known = self.base.pinned, self.family.base
-        if (found.tensor_digest, found.tokenizer_digest) != (known.tensor_digest, known.tokenizer_digest):
+        if replace(found, reference=known.reference) != known:
             raise ConfigError(f"{self.base.reference}: not the base that family {self.family.family[:8]} was cut for; run `dvc repro`")
         return model, tokenizer
 
