@@ -101,7 +101,7 @@ def _sharding(evidence: Exactness, evaluation: Evaluation) -> str:
         "replays": f"{equal} equal, {len(replays) - equal} unequal, {len(evidence.digests) - len(replays)} not made",
         "shared state": _shared(evidence),
         "canaries": f"{min(test.auc.n for test in tests)} in the touched shards" if tests else "none unspent in the touched shards",
-        "to be purged": f"{len(evidence.purge)} files that saw forgotten records, wherever they were copied to",
+        "to be purged": f"{len(evidence.purge)} files that may have seen forgotten records, wherever they were copied to",
     }
     return _table(("exact", "what the evidence says"), rows)
 
