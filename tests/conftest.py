@@ -56,7 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def mlflow_forgets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """MLflow keeps URIs, the experiment and the active run in module globals and variables; a test must not hand them on."""
-    for name in (*_OURS, "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+    for name in _OURS:  # for good: what a module's fixture left here would come back after each of its tests
+        os.environ.pop(name, None)
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
     yield
     if "mlflow" in sys.modules:  # most tests never import it
