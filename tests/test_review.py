@@ -58,7 +58,13 @@ def test_an_exact_version_says_what_its_evidence_is_and_what_it_does_not_claim()
     run = made(Claim.EXACT, sound())
     text = describe(run, NOT_PROBED, judge(NOT_PROBED, Policy(), run))
     expected = ("aaaaaaaa, the parent's family", "| 4 x 2 |", "1 held a forgotten record; 1 of 4 with weights were retrained", "4 equal, 0 unequal")
-    expected += (f"clean: {', '.join(SHARED)} |", "800 in the touched shards", "1 files that may have seen", "| removal | **PASS**", "adaptive requests: Gupta")
+    expected += (
+        f"clean: {', '.join(SHARED)} |",
+        "800 in the touched shards",
+        "1 files that may have seen",
+        "| removal | **PASS**",
+        "adaptive requests: Gupta",
+    )
     assert [word for word in expected if word not in text] == []
     assert "fine-tune" not in text
     assert "What would pass" not in text
