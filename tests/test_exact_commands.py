@@ -27,7 +27,7 @@ from mlflow_unlearn.digests import keyed_tag
 from mlflow_unlearn.errors import ConfigError, LedgerError, LineageError
 from mlflow_unlearn.lineage import ModelVersion, Parent
 from mlflow_unlearn.sisa import shard_of
-from mlflow_unlearn.stages.cutting import cut_shards
+from mlflow_unlearn.stages.cutting import _data, cut_shards
 from mlflow_unlearn.stages.families import shard_log
 from mlflow_unlearn.stages.workbench import Workbench
 
@@ -170,6 +170,14 @@ def test_data_that_nobody_tracks_cannot_be_planned(scaffolded: Path) -> None:
     edit_params(scaffolded, data={"path": "../data/elsewhere"})
     said = CliRunner().invoke(main, ["plan", request])
     assert (said.exit_code, "../data/elsewhere: DVC does not track it" in said.stderr) == (2, True)
+
+
+def test_nobody_with_an_open_request_is_trained_on(family: Path) -> None:
+    before = _data(Workbench())
+    ask("anak")
+    after = _data(Workbench())
+    assert (len(before.forgotten), len(after.forgotten)) == (0, 2)
+    assert {record.tag for record in after.kept} == {record.tag for record in before.kept} - {record.tag for record in after.forgotten}
 
 
 def test_a_plan_imports_no_torch_and_leaves_every_file_as_it_was(family: Path) -> None:

@@ -32,8 +32,8 @@ def claim(bench: Workbench) -> str:
     split, logs = bench.value(Split, "split"), logs_of(bench, family)
     require_bound(bench, family, cut, logs)
     before = parent_digests(bench, split, family)
-    replays = _replays(bench, logs, _changed(logs, before))
-    base = base_of(bench)
+    changed, base = _changed(logs, before), base_of(bench)
+    replays = _replays(bench, logs, changed)
     forgotten = read_set(bench.sets, "forget")
     gone = {record.tag for record in forgotten}
     evidence = Exactness(
@@ -52,7 +52,6 @@ def claim(bench: Workbench) -> str:
     )
     bench.write("unlearned", body(_unlearned(bench, split, cut, logs, evidence)))
     equal = sum(each.equal for each in replays)
-    changed = _changed(logs, before)
     return f"{len(changed)} of {family.shards} shards retrained; {equal} of {len(replays)} replays equal" + _unequal(replays)
 
 
@@ -145,7 +144,7 @@ def _replaced(bench: Workbench, shard: int) -> Iterator[tuple[str, str]]:
 
 
 def _unlearned(bench: Workbench, split: Split, cut: Cut, logs: Sequence[ShardLog], evidence: Exactness) -> Unlearned:
-    changed = [log for log in logs if evidence.before.get(shard_name(log.shard)) != log.tensor_digest]
+    changed = _changed(logs, dict(evidence.before))
     trained = [each for log in changed for each in log.slices[log.resumed_after :]]
     sharding = {"shards": evidence.shards, "slices": evidence.slices, "aggregation": exact_params(bench).aggregation}
     return Unlearned(

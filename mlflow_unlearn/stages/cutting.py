@@ -20,7 +20,7 @@ from ..sisa import cut, owner, shard_of
 from ..split import union
 from .families import WEIGHTS, described, replaced, shards_folder
 from .guarding import found_in, returned, watch
-from .jobs import asked_for
+from .jobs import asked_now
 from .tracing import own_datasets
 from .workbench import Workbench, body
 
@@ -72,7 +72,7 @@ def read_cut(bench: Workbench) -> tuple[Family, Cut]:
     """What `cut_shards` wrote.
 
     Raises:
-        ConfigError: it is not there, or params.yaml describes another family by now.
+        ConfigError: it is not there, or the two documents are of different families.
     """
     family, found = decode(Family, bench.read("family"), str(bench.path("family"))), bench.value(Cut, "cut")
     if found.family != family.family:
@@ -86,7 +86,7 @@ def _data(bench: Workbench) -> Data:
         return _retained(bench, bench.value(Split, "split"))
     state = _present(bench)
     records = union([bench.reader.records(state)])
-    subjects, tags = asked_for(bench)  # an open request whose people the parent never saw starts no batch, and nobody trains on them either
+    subjects, tags = asked_now(bench)  # an open request whose people the parent never saw starts no batch, and nobody trains on them either
     forgotten = [record for record in records if record.subject in subjects or record.tag in tags]
     kept = [record for record in records if record.subject not in subjects and record.tag not in tags]
     _refuse_returned(bench, kept, state)

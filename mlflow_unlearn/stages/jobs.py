@@ -39,7 +39,7 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
     canaries = _canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1])
     known: dict[str, int | str | bool] = {"commitment": found.commitment, "committed": found.committed} if found else {}
     if found and (cut := grid(bench)):
-        pieces = usable(bench, cut, found.commitment, touched_cells(cut, _open(bench), dataset))
+        pieces = usable(bench, cut, found.commitment, touched_cells(cut, asked_now(bench), dataset))
         canaries, known["pieces"] = of_pieces(canaries, cut, pieces), named(cut, pieces)
     job = SplitJob(
         dataset=dataset,
@@ -65,7 +65,7 @@ def _canary_file(bench: Workbench, states: Sequence[DatasetRevision], trained_at
     return bench.reader.canaries(bench.from_root(path) if path else None, states, trained_at)
 
 
-def _open(bench: Workbench) -> tuple[frozenset[str], frozenset[str]]:
+def asked_now(bench: Workbench) -> tuple[frozenset[str], frozenset[str]]:
     """Keyed tags of the people and of the single records that open requests name."""
     requests = bench.ledger.open()
     return frozenset(tag for each in requests for tag in each.subjects), frozenset(tag for each in requests for tag in each.records)
