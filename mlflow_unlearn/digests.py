@@ -15,7 +15,7 @@ from typing import Any, Literal
 from .errors import ConfigError, TamperedError
 
 TAG_KEY_BYTES = 32
-Domain = Literal["record", "subject", "content", "shard", "canary"]
+Domain = Literal["record", "subject", "content", "shard", "canary", "kind"]
 _CHUNK = 1 << 20
 
 

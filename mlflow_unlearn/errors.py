@@ -29,6 +29,10 @@ class DataError(UnlearnError):
     """A dataset does not have the shape its settings promise."""
 
 
+class UnmeasurableError(UnlearnError):
+    """A measure lacks what it compares with (a reference model, wrong answers, shadow models); it is then absent, by name, and never a number."""
+
+
 class LineageError(UnlearnError):
     """What made a model version cannot be resolved."""
 

@@ -31,6 +31,8 @@ class Columns:
     answer: str = "answer"
     paraphrase: str | None = None
     """The question in other words."""
+    paraphrased_answer: str | None = None
+    """The answer in other words."""
     wrong_answers: str | None = None
     """A list of wrong answers."""
     subject_name: str | None = None

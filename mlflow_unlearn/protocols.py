@@ -30,12 +30,16 @@ class Record:
     answer: str
     paraphrase: str | None = None
     """The same question in other words."""
+    paraphrased_answer: str | None = None
+    """The true answer in other words."""
     wrong_answers: tuple[str, ...] = ()
     swapped_prompt: str | None = None
     """The same question about a person who was never trained on."""
     swapped_answer: str | None = None
     group: str | None = None
     """Keyed tag of the people this owner belongs with (a household, a team): who counts as a neighbour."""
+    kind: str | None = None
+    """Keyed tag of the question without the name of its owner: records of one kind ask the same of different people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +214,21 @@ class StepsMethod(Protocol):
         """Run to the end."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shadows:
+    """What models say that were trained on random halves of the records, and then made to forget those halves (for U-LiRA)."""
+
+    confidences: NDArray[np.float64]
+    """(models, records) log(p / (1 - p)) of the answer, p its length-normalised probability."""
+    trained_on: NDArray[np.bool_]
+    """(models, records) whether the model was trained on the record, before it forgot it."""
+
+
 class Subject(Protocol):
-    """A set of records as one model sees it; each property is computed at most once."""
+    """A set of records as one model sees it; each property is computed at most once, on first use.
+
+    The last group raises `UnmeasurableError` where the evaluation was given nothing to compare with.
+    """
 
     @property
     def token_log_probs(self) -> Sequence[NDArray[np.float64]]:
@@ -222,12 +239,40 @@ class Subject(Protocol):
         """Per record and answer token, whether the most likely token is the true one given the true prefix."""
 
     @property
+    def token_moments(self) -> Sequence[NDArray[np.float64]]:
+        """Per record (answer tokens, 2): mean and variance of log p over the vocabulary at that place, tokens of probability 0 left out; nats."""
+
+    @property
+    def paraphrased_log_probs(self) -> Sequence[NDArray[np.float64]]:
+        """Per record, the log-probability of each token of the true answer in other words; empty where the data have none."""
+
+    @property
+    def wrong_log_probs(self) -> Sequence[Sequence[NDArray[np.float64]]]:
+        """Per record and wrong answer, the log-probability of each token; empty where the data have none."""
+
+    @property
+    def gradient_norms(self) -> NDArray[np.float64]:
+        """(records,) L2 norm of the whole gradient of the mean answer-token loss, in eval mode."""
+
+    @property
     def generations(self) -> Sequence[str]:
         """Per record, the greedy answer."""
 
     @property
     def answers(self) -> Sequence[str]:
         """Per record, the true answer."""
+
+    @property
+    def reference_log_probs(self) -> Sequence[NDArray[np.float64]]:
+        """`token_log_probs` of a reference model, which never saw the records."""
+
+    @property
+    def prefixed_log_probs(self) -> Sequence[NDArray[np.float64]]:
+        """`token_log_probs` behind a prefix of records that were never trained on."""
+
+    @property
+    def shadows(self) -> Shadows:
+        """What shadow models say of the same records."""
 
 
 class Metric(Protocol):
@@ -237,6 +282,17 @@ class Metric(Protocol):
 
     def values(self, subject: Subject) -> NDArray[np.float64]:
         """(records,) one value each."""
+
+
+@runtime_checkable
+class PartialMetric(Protocol):
+    """A metric that needs what not every record has; the others stay out of its mean, and where none has it the metric is absent, by name."""
+
+    lacking: ClassVar[str]
+    """What the records without a value lack, e.g. `wrong answers`."""
+
+    def defined(self, subject: Subject) -> NDArray[np.bool_]:
+        """(records,) whether `values` means anything there."""
 
 
 class Attack(Protocol):

@@ -23,7 +23,7 @@ NO_RECORDS = frozenset(
     | {".gitignore", ".gitattributes", ".gitkeep", ".ds_store", "_success"}
 )
 """Names of files that lie beside data in a directory. Any other file must be read, since what is skipped would look clear."""
-ROLES = ("record", "subject", "prompt", "answer", "paraphrase", "wrong_answers", "subject_name", "group")
+ROLES = ("record", "subject", "prompt", "answer", "paraphrase", "paraphrased_answer", "wrong_answers", "subject_name", "group")
 _PLAIN = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Time, pl.Null)
 _HEAD = 1 << 16  # bytes in which a header line must end
 

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 
-from ..digests import sha256_file, write_atomically
+from ..digests import keyed_tag, sha256_file, write_atomically
 from ..errors import ConfigError, DataError
 from ..params import Columns
 from ..protocols import Record
@@ -64,7 +64,7 @@ def read_records(sources: Sequence[Source], schema: Schema, strangers: Sequence[
         DataError: what `read_columns` refuses, or a repeated record id.
     """
     frames = [tagged(read_columns(source, schema.columns, schema.earlier), schema) for source in sources]
-    records = [_record(row, strangers) for frame in frames for row in frame.iter_rows(named=True)]
+    records = [_record(row, strangers, schema) for frame in frames for row in frame.iter_rows(named=True)]
     _refuse_repeats([record.tag for record in records], sources)
     return sorted(records, key=lambda record: record.tag)
 
@@ -171,7 +171,7 @@ def _missing(columns: Columns, names: Sequence[str]) -> list[str]:
     return [f"'{name}' ({key} of params.yaml)" for name, key in named(columns).items() if name not in names]
 
 
-def _record(row: Row, strangers: Sequence[str]) -> Record:
+def _record(row: Row, strangers: Sequence[str], schema: Schema) -> Record:
     prompt, answer, tag, name = row["prompt"], row["answer"], row["record_tag"], row["subject_name"]
     stranger = strangers[int(tag, 16) % len(strangers)] if strangers and name and name in prompt else None
     return Record(
@@ -180,10 +180,12 @@ def _record(row: Row, strangers: Sequence[str]) -> Record:
         prompt=prompt,
         answer=answer,
         paraphrase=row["paraphrase"],
+        paraphrased_answer=row["paraphrased_answer"],
         wrong_answers=tuple(row["wrong_answers"] or ()),
         swapped_prompt=prompt.replace(name, stranger) if name and stranger else None,
         swapped_answer=answer.replace(name, stranger) if name and stranger else None,
         group=row["group_tag"],
+        kind=keyed_tag(schema.key, "kind", prompt.replace(name, "")) if name and name in prompt else None,
     )
 
 
