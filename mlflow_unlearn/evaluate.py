@@ -1,26 +1,34 @@
-"""The verb `evaluate`: three states of a model, seen through the same sets, to scores with intervals and canary tests.
+"""The verb `evaluate`: states of a model, seen through the same sets, to scores with intervals, canary tests and what remains of the parent's memory.
 
-The states are the parent, the unlearned model, and the unlearned model after a benign fine-tune on retain. The sets, by name:
-`requested` (the request's own records), `requested_paraphrased`, `retain`, `neighbours`, `general`, `general_paraphrased`, `holdout`,
-`holdout_paraphrased` and the audit canaries `audit_included`, `audit_excluded`, `audit_included_paraphrased`, `audit_excluded_paraphrased`.
-A set may be missing: then nothing is said of it.
+The states are the parent, the unlearned model as it is and in every deployed precision, and the unlearned model after a benign fine-tune on retain.
+The sets, by name: `requested` (the request's own records), `requested_paraphrased`, `retain`, `neighbours`, `general`, `general_paraphrased`,
+`holdout`, `holdout_paraphrased`, the audit canaries `audit_included`, `audit_excluded` and the same `_paraphrased`, and for calibration alone the
+canaries and the hold-out with the names of strangers, `_swapped`. A set may be missing: then nothing is said of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import stats
+from . import calibrated_gap, stats
+from .calibrated_gap import Losses, Sides
 from .epsilon import canary_epsilon, detectable_epsilon
-from .errors import UnlearnError
-from .protocols import Attack, Metric, Subject
-from .records import CanaryTest, Direction, ModelReport, Score, Verbatim
+from .errors import UnlearnError, UnmeasurableError
+from .measurements import CanaryTest, Direction, Gap, ModelReport, Score, Verbatim
+from .protocols import Attack, Metric, PartialMetric, Subject
 
-INCLUDED, EXCLUDED, PARAPHRASED = "audit_included", "audit_excluded", "_paraphrased"
+INCLUDED, EXCLUDED, PARAPHRASED, SWAPPED = "audit_included", "audit_excluded", "_paraphrased", "_swapped"
+PAIRS = {
+    "canaries": (INCLUDED, EXCLUDED),
+    "paraphrased_canaries": (INCLUDED + PARAPHRASED, EXCLUDED + PARAPHRASED),
+    "own": ("requested", EXCLUDED),
+    "own_paraphrased": ("requested" + PARAPHRASED, EXCLUDED + PARAPHRASED),
+}
+"""Field of a report -> who is suspected in it, and against whom."""
 UTILITY_SETS = ("retain", "neighbours", "general")
 UTILITY_METRICS = ("exact_memorization", "rouge_l_recall")
 """What utility is measured by: knowledge token by token, which sees damage before the whole answer breaks, and the answers themselves."""
@@ -42,16 +50,60 @@ class Measures:
 
 
 def report(subjects: Subjects, measures: Measures) -> ModelReport:
-    """Everything measured on one state of the model."""
-    present = {name: subject for name, subject in subjects.items() if len(subject.answers)}
+    """Everything measured on one state of the model, and by name what could not be."""
+    present = {name: subject for name, subject in subjects.items() if len(subject.answers) and not name.endswith(SWAPPED)}
+    absent: dict[str, str] = {}
+    scores = {name: _scores(name, subject, measures, absent) for name, subject in sorted(present.items())}
+    found = {field: tuple(tests_between(present, pair, measures, absent)) for field, pair in PAIRS.items()}
     return ModelReport(
-        scores={name: _scores(name, subject, measures) for name, subject in sorted(present.items())},
-        canaries=tuple(_tests(present, INCLUDED, EXCLUDED, measures)),
-        paraphrased_canaries=tuple(_tests(present, INCLUDED + PARAPHRASED, EXCLUDED + PARAPHRASED, measures)),
+        scores=scores,
+        canaries=found["canaries"],
+        paraphrased_canaries=found["paraphrased_canaries"],
         verbatim=_verbatim(present),
-        own=tuple(_tests(present, "requested", EXCLUDED, measures)),
-        own_paraphrased=tuple(_tests(present, "requested" + PARAPHRASED, EXCLUDED + PARAPHRASED, measures)),
+        own=found["own"],
+        own_paraphrased=found["own_paraphrased"],
+        absent=absent,
     )
+
+
+def tests_between(subjects: Subjects, pair: tuple[str, str], measures: Measures, absent: dict[str, str]) -> Iterator[CanaryTest]:
+    """Every attack on two sets; one that lacks what it compares with is named in `absent`."""
+    suspected, others = pair
+    if suspected not in subjects or others not in subjects:
+        return
+    for name, attack in measures.attacks.items():
+        try:
+            yield _test(name, attack, subjects[suspected], subjects[others], measures)
+        except UnmeasurableError as error:
+            absent[f"{suspected}/{name}"] = str(error)
+
+
+def remaining(before: Subjects, after: Subjects, kinds: Mapping[str, Sequence[str | None]]) -> Gap | None:
+    """The share of the parent's memorised signal that a state still shows; None without canaries, or where the parent shows none.
+
+    Args:
+        before: the parent's sets.
+        after: the state's.
+        kinds: set -> per record what kind of question it is.
+    """
+    if not all(name in subjects and len(subjects[name].answers) > 1 for name in (INCLUDED, EXCLUDED) for subjects in (before, after)):
+        return None
+    return calibrated_gap.remaining(*(_sides(subjects, kinds) for subjects in (before, after)))
+
+
+def _sides(subjects: Subjects, kinds: Mapping[str, Sequence[str | None]]) -> Sides:
+    included, excluded, holdout = (_losses(subjects, name, kinds.get(name, ())) for name in (INCLUDED, EXCLUDED, "holdout"))
+    return Sides(included=included, excluded=excluded, holdout=holdout)
+
+
+def _losses(subjects: Subjects, name: str, kinds: Sequence[str | None]) -> Losses:
+    own, swapped = (_mean_losses(subjects.get(each)) for each in (name, name + SWAPPED))
+    swapped = swapped if len(swapped) == len(own) else np.full(len(own), np.nan)
+    return Losses(own=own, swapped=swapped, kinds=list(kinds) or [None] * len(own))
+
+
+def _mean_losses(subject: Subject | None) -> NDArray[np.float64]:
+    return np.array([-np.mean(tokens) for tokens in (subject.token_log_probs if subject else ())], dtype=np.float64)
 
 
 def utility(before: Subjects, after: Subjects, measures: Measures) -> dict[str, Score]:
@@ -80,7 +132,17 @@ def verbatim_hits(subject: Subject) -> NDArray[np.bool_]:
 
 
 def _values(metric: str, name: str, subject: Subject, measures: Measures) -> NDArray[np.float64]:
-    values = measures.metrics[metric].values(subject)
+    """(records,) values, only of those that have one.
+
+    Raises:
+        UnmeasurableError: none has.
+    """
+    measured = measures.metrics[metric]
+    known = measured.defined(subject) if isinstance(measured, PartialMetric) else np.ones(len(subject.answers), dtype=np.bool_)
+    if not known.any():
+        lacking = measured.lacking if isinstance(measured, PartialMetric) else "everything it needs"
+        raise UnmeasurableError(f"no record of {name} has {lacking}")
+    values = measured.values(subject)[known]
     _refuse(int((~np.isfinite(values)).sum()), metric, name, len(values))
     return values
 
@@ -94,10 +156,14 @@ def _refuse(broken: int, what: str, name: str, n: int) -> None:
         )
 
 
-def _scores(name: str, subject: Subject, measures: Measures) -> dict[str, Score]:
+def _scores(name: str, subject: Subject, measures: Measures, absent: dict[str, str]) -> dict[str, Score]:
     scores = {}
     for metric, measured in measures.metrics.items():
-        values = _values(metric, name, subject, measures)
+        try:
+            values = _values(metric, name, subject, measures)
+        except UnmeasurableError as error:
+            absent[f"{name}/{metric}"] = str(error)
+            continue
         scores[metric] = stats.mean_score(values, _direction(name, measured.direction), measures.bootstrap, measures.seed)
     hits = verbatim_hits(subject)
     low, high = stats.clopper_pearson(int(hits.sum()), len(hits))
@@ -110,12 +176,6 @@ def _direction(name: str, on_forget: Direction) -> Direction:
     """A metric's direction is that of a forget set; what must stay known turns it round."""
     turned = {Direction.LOWER: Direction.HIGHER, Direction.HIGHER: Direction.LOWER}
     return turned.get(on_forget, on_forget) if name in KEPT else on_forget
-
-
-def _tests(subjects: Subjects, included: str, excluded: str, measures: Measures) -> list[CanaryTest]:
-    if included not in subjects or excluded not in subjects:
-        return []
-    return [_test(name, attack, subjects[included], subjects[excluded], measures) for name, attack in measures.attacks.items()]
 
 
 def _test(name: str, attack: Attack, included: Subject, excluded: Subject, measures: Measures) -> CanaryTest:

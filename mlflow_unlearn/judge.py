@@ -14,9 +14,10 @@ from typing import Any
 from . import stats
 from .errors import TamperedError
 from .exact_conditions import REPLAY, TRUSTED, exact
-from .leakage import LEAKAGE, OWN, PARAPHRASED, VERBATIM, Signs, attacks_of, states_of, unmeasured
-from .policy import Policy
-from .records import CanaryTest, Claim, Condition, Effect, Evaluation, ModelReport, Outcome, Score, Unlearned, Verdict
+from .leakage import FINE_TUNED, LEAKAGE, OWN, PARAPHRASED, PROBES, VERBATIM, Signs, attacks_of, states_of, unmeasured
+from .measurements import CanaryTest, Gap, ModelReport, Score
+from .policy import Policy, policy_digest
+from .records import Claim, Condition, Effect, Evaluation, Outcome, Unlearned, Verdict
 
 PROBE = "canaries after the benign fine-tune"
 UTILITY = tuple(f"{name}/{metric}" for name in ("retain", "neighbours", "general") for metric in ("exact_memorization", "rouge_l_recall"))
@@ -31,7 +32,7 @@ def judge(evaluation: Evaluation, policy: Policy, unlearned: Unlearned) -> tuple
     """
     _refuse_other_run(evaluation, unlearned)
     if unlearned.claim is Claim.EXACT:
-        removal = exact(evaluation, policy, unlearned)
+        removal = (*exact(evaluation, policy, unlearned), _fixed(evaluation, policy))
         said = _said_exactly(evaluation)
         return _verdict(Effect.REMOVAL, removal, said), _verdict(Effect.SUPPRESSION, (*removal, *_speaks(evaluation, policy)), said)
     removal = _approximate(evaluation, policy) if unlearned.claim is Claim.APPROXIMATE else _certified()
@@ -90,8 +91,40 @@ def _approximate(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...
     return (
         *_outputs(evaluation, policy, Effect.REMOVAL),
         _probe(evaluation, policy) or _limit(PROBE, evaluation.after_finetune, evaluation, policy),
-        unmeasured("calibrated gap", "the share of the parent's memorised signal that remains, calibrated on held-out people, is not measured yet"),
+        *(_remains(state, report.gap, evaluation, policy) for state, report in states_of(evaluation, policy, Effect.REMOVAL).items()),
     )
+
+
+def _remains(state: str, gap: Gap | None, evaluation: Evaluation, policy: Policy) -> Condition:
+    """The share of the parent's memorised signal that remains, with its limit at the confidence of this attempt."""
+    name = f"calibrated gap ({state})"
+    if state == FINE_TUNED and (weak := _probe(evaluation, policy)) is not None:
+        return unmeasured(name, weak.detail)
+    if gap is None:
+        return unmeasured(name, "there are no canaries, or the parent shows no memory of them that a share could be taken of")
+    margin = policy.margin(policy.calibrated_gap, gap.share.n)
+    if margin is None:
+        return Condition(name=name, holds=False, detail=f"{gap.share.n} canaries are fewer than the policy's n_min of {policy.n_min}: nothing can pass")
+    limit = gap.share_upper.get(stats.level_key(stats.attempt_level(evaluation.attempt)))
+    if limit is None:
+        return unmeasured(name, f"attempt {evaluation.attempt} has no limit; use a model trained with a fresh pool")
+    remains = f"{gap.share.value:+.1%} of the parent's memorised signal remains ({gap.parent.value:.2f} nats there), at most {limit:.1%}"
+    fitted = f"calibrated on {gap.holdout} held-out records, R2 {gap.explained:.2f}" if gap.explained else "not calibrated: no held-out records to fit on"
+    way_out = "" if limit <= margin else _larger_pool(abs(gap.share.value), limit, margin, gap.share.n)
+    return Condition(name=name, holds=limit <= margin, detail=f"{remains}; margin {margin:.0%}; {fitted}{way_out}")
+
+
+def _fixed(evaluation: Evaluation, policy: Policy) -> Condition:
+    """That nobody chose the limits after looking: the policy is the one of the evaluation and of the pool's first attempt."""
+    name, now = "policy fixed beforehand", policy_digest(policy)
+    if not evaluation.policy or not evaluation.first_policy:
+        return unmeasured(name, "the evaluation does not say which policy was in force when the canaries were first opened; run `dvc repro`")
+    if now != evaluation.policy:
+        return Condition(name=name, holds=False, detail="policy.yaml is not the one of the evaluation; run `dvc repro`, which counts as another attempt")
+    if now != evaluation.first_policy:
+        refused = "policy.yaml was changed after these canaries were first opened; restore it, or use a model trained with a fresh pool"
+        return Condition(name=name, holds=False, detail=refused)
+    return Condition(name=name, holds=True, detail=f"the policy ({now[:8]}) is the one in force when these canaries were first opened")
 
 
 def _probe(evaluation: Evaluation, policy: Policy) -> Condition | None:
@@ -115,6 +148,7 @@ def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Co
     return (
         _committed(evaluation),
         _unspent(evaluation),
+        _fixed(evaluation, policy),
         _control(evaluation, policy),
         evidence.condition(LEAKAGE, "smallest adjusted p over {states}: {p}", "canaries betray themselves"),
         evidence.condition(VERBATIM, counts + ", smallest adjusted p {p}", counts),
@@ -122,8 +156,17 @@ def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Co
         evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}", "asked in other words, canaries betray themselves"),
         _gap(evaluation, policy),
         evidence.condition(OWN, "smallest adjusted p against never-seen canaries {p}; few records can only show leakage", "still known"),
+        *_probed(evaluation, evidence),
         *_utility(evaluation, policy),
     )
+
+
+def _probed(evaluation: Evaluation, evidence: Signs) -> tuple[Condition, ...]:
+    """Only where deeper probes were asked for, or ran: the quick protocol has none."""
+    ran = any(report.probes for report in (evaluation.after, evaluation.after_finetune, *evaluation.precisions.values()))
+    if not ran and not evaluation.settings.get("probes"):
+        return ()
+    return (evidence.condition(PROBES, "smallest adjusted p over {states}: {p}", "asked in other ways, canaries betray themselves"),)
 
 
 def _committed(evaluation: Evaluation) -> Condition:
@@ -186,12 +229,17 @@ def _limit(name: str, report: ModelReport, evaluation: Evaluation, policy: Polic
 
 
 def _way_out(test: CanaryTest, limit: float, margin: float) -> str:
-    """What would bring a limit within a margin: the error of an AUC shrinks with the root of the pool."""
-    away = abs(test.auc.value - 0.5)
-    if away >= margin:
+    """What would bring a limit within a margin."""
+    if abs(test.auc.value - 0.5) >= margin:
         return "; the AUC itself is outside: more has to be forgotten, or less distorted"
-    needed = math.ceil(test.auc.n * ((limit - away) / (margin - away)) ** 2)
-    return f"; at this AUC a pool of {needed} canaries would show it"
+    return _larger_pool(abs(test.auc.value - 0.5), limit, margin, test.auc.n)
+
+
+def _larger_pool(away: float, limit: float, margin: float, n: int) -> str:
+    """How many canaries would bring a limit within a margin: errors shrink with the root of the pool. Empty where none would."""
+    if away >= margin:
+        return ""
+    return f"; at this value a pool of {math.ceil(n * ((limit - away) / (margin - away)) ** 2)} canaries would show it"
 
 
 def _gap(evaluation: Evaluation, policy: Policy) -> Condition:

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 from . import stats
 from .policy import Policy
-from .records import CanaryTest, Condition, Effect, Evaluation, ModelReport
+from .measurements import CanaryTest, ModelReport, Probe
+from .records import Condition, Effect, Evaluation
 
 LEAKAGE, VERBATIM, PARAPHRASED, OWN = "no evidence of leakage", "verbatim answers", "paraphrased questions", "the request's own records"
+PROBES = "deeper probes"
+GROUPS = (LEAKAGE, VERBATIM, PARAPHRASED, OWN, PROBES)
 FINE_TUNED = "fine-tuned"
 
 
@@ -33,11 +36,12 @@ class Signs:
         """All of an evaluation that bear on an effect."""
         states = states_of(evaluation, policy, effect)
         attacks, p, absent = attacks_of(evaluation), {}, {}
-        for name in (LEAKAGE, VERBATIM, PARAPHRASED, OWN):
-            found = {(state, label): value for state, report in states.items() for label, value in _p_values(name, report).items()}
+        for name in GROUPS:
+            found = {(state, label): value for state, report in states.items() for label, value in _p_values(name, report, effect).items()}
             p.update({(name, f"{label}, {state}"): value for (state, label), value in found.items()})
             expected = {(state, label) for state in states for label in _expected(name, attacks)}
             absent[name] = tuple(sorted(f"{label}, {state}" for state, label in expected - set(found)))
+        absent[PROBES] = probes_missing(evaluation)
         too_few = too_few_permutations(evaluation, len(p), policy.alpha)
         return cls(adjusted=stats.holm(p), absent=absent, states=tuple(states), alpha=policy.alpha, too_few=too_few)
 
@@ -63,7 +67,10 @@ def states_of(evaluation: Evaluation, policy: Policy, effect: Effect) -> dict[st
     return states | ({FINE_TUNED: evaluation.after_finetune} if effect is Effect.REMOVAL else {})
 
 
-def _p_values(name: str, report: ModelReport) -> dict[str, float]:
+def _p_values(name: str, report: ModelReport, effect: Effect) -> dict[str, float]:
+    if name == PROBES:
+        seen = {how: probe for how, probe in report.probes.items() if probe.outputs_only or effect is Effect.REMOVAL}
+        return {f"{how}: {label}": value for how, probe in seen.items() for label, value in _of_probe(probe).items()}
     if name == VERBATIM:
         return {} if report.verbatim is None else {"Fisher": report.verbatim.p}
     if name == OWN:  # no coin chose these records: to be harder than the canaries is no sign of being shunned
@@ -72,9 +79,23 @@ def _p_values(name: str, report: ModelReport) -> dict[str, float]:
     return {f"{test.attack}, {side}": value for test in tests for side, value in sides(test)}
 
 
+def _of_probe(probe: Probe) -> dict[str, float]:
+    said = {} if probe.verbatim is None else {"Fisher": probe.verbatim.p}
+    return said | {f"{test.attack}, {side}": value for test in probe.tests for side, value in sides(test)}
+
+
+def probes_missing(evaluation: Evaluation) -> tuple[str, ...]:
+    """Probes that the settings name and that neither ran on the model nor are absent for a reason given."""
+    named = evaluation.settings.get("probes", ())
+    told = evaluation.after.probes.keys() | evaluation.after.absent.keys() | evaluation.curves.keys()
+    return tuple(sorted(set(map(str, named)) - told)) if isinstance(named, (list, tuple)) else ()
+
+
 def _expected(name: str, attacks: set[str]) -> set[str]:
     if name == VERBATIM:
         return {"Fisher"}
+    if name == PROBES:
+        return set()
     if name == OWN:
         return {f"{how}{attack}" for attack in attacks for how in ("", "paraphrased ")}
     return {f"{attack}, {side}" for attack in attacks for side in ("still known", "shunned")}

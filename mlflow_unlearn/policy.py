@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .digests import sha256_json
+from .documents import encode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -50,3 +53,8 @@ class Policy:
         """The margin for the largest tabulated size not above `canaries`; None when there are too few."""
         sizes = sorted((int(size) for size in table if int(size) <= canaries), reverse=True)
         return table[str(sizes[0])] if sizes and canaries >= self.n_min else None
+
+
+def policy_digest(policy: Policy) -> str:
+    """Hex SHA-256 of every value of a policy, defaults included; comments and order of policy.yaml do not matter."""
+    return sha256_json(encode(policy))

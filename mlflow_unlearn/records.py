@@ -13,6 +13,14 @@ from enum import StrEnum
 
 from .exactness import Exactness
 from .lineage import ModelVersion, Parent
+from .measurements import CanaryTest as CanaryTest
+from .measurements import Curve as Curve
+from .measurements import Direction as Direction
+from .measurements import Gap as Gap
+from .measurements import ModelReport as ModelReport
+from .measurements import Probe as Probe
+from .measurements import Score as Score
+from .measurements import Verbatim as Verbatim
 
 
 class Basis(StrEnum):
@@ -55,14 +63,6 @@ class State(StrEnum):
     OPEN = "open"
     CLOSED = "closed"
     REFUSED = "refused"
-
-
-class Direction(StrEnum):
-    """Whether more or less of a score is better for the set it was measured on."""
-
-    HIGHER = "higher"
-    LOWER = "lower"
-    NEAR_CENTRE = "near_centre"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,61 +168,6 @@ class Unlearned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """A measured value with its 95 % interval. A score without an interval does not exist."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    direction: Direction
-    interval: str = "bootstrap"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CanaryTest:
-    """One attack on the canaries of one model."""
-
-    attack: str
-    auc: Score
-    """Chance that an included canary looks more like a member than an excluded one; 0.5 is its true centre."""
-    auc_upper: Mapping[str, float]
-    """Confidence level (e.g. "0.95") -> upper limit of |AUC - 0.5|, for the levels the policy may ask for."""
-    p_member: float
-    p_non_member: float
-    """Permutation p that included canaries look more (under-forgotten), and less (over-forgotten), like members than excluded ones."""
-    epsilon: float
-    detectable_epsilon: float
-    """One-run lower bound on epsilon (Steinke et al. 2023), both signs at alpha / 2, and the largest that so many canaries could show."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verbatim:
-    """Exact matches of greedy answers among included and excluded canaries, with Fisher's one-sided p."""
-
-    included_matches: int
-    included: int
-    excluded_matches: int
-    excluded: int
-    p: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelReport:
-    """Everything measured on one model state."""
-
-    scores: Mapping[str, Mapping[str, Score]]
-    """Set name (forget, paraphrased, retain, neighbours, general, holdout, ...) -> metric name -> score."""
-    canaries: tuple[CanaryTest, ...] = ()
-    paraphrased_canaries: tuple[CanaryTest, ...] = ()
-    """Each attack on included against excluded audit canaries, asked as trained and in other words."""
-    verbatim: Verbatim | None = None
-    own: tuple[CanaryTest, ...] = ()
-    own_paraphrased: tuple[CanaryTest, ...] = ()
-    """The request's own records against excluded canaries. No coin decided about them, so they can only cause FAIL."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The parent, the unlearned model and the unlearned model after a benign fine-tune, side by side."""
 
@@ -247,6 +192,11 @@ class Evaluation:
     """Shards whose canaries these are, on the exact route; sorted."""
     precisions: Mapping[str, ModelReport] = field(default_factory=dict)
     """Deployed precision -> report; `fp32` is `after` itself and is not repeated."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """What relearning brings back, step by step."""
+    policy: str = ""
+    first_policy: str = ""
+    """Digests of the policy at this evaluation and at the first attempt that opened this pool."""
     settings: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -17,16 +17,16 @@ from mlflow_unlearn.cli import STAGES
 
 PACKAGE = Path(mlflow_unlearn.__file__).parent
 RANKS = {
-    0: "errors lineage records exactness",
+    0: "errors lineage records exactness measurements",
     1: (
         "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
-        "stats epsilon closure provenance story ancestry picture layers drawing sisa ensembles"
+        "stats epsilon calibrated_gap closure provenance story ancestry picture layers drawing sisa ensembles"
     ),
     2: "engine",
     3: "methods metrics attacks",
     4: (
         "trace plan forecast graph split validate unlearn evaluate judge leakage exact_conditions shared_state gate guard review adapters testing "
-        "trial"
+        "trial audit audit_sets"
     ),
     5: "plugin",
     6: "stages commands cli",

@@ -43,22 +43,25 @@ class DatasetReader:
         """Every record of one revision, sorted by tag."""
         return read_records(self._sources(state.path, state.md5), self.others.get(state.name, self.schema), strangers)
 
-    def beside(self, path: str | None, states: Sequence[DatasetRevision]) -> list[Record]:
+    def beside(self, path: str | None, states: Sequence[DatasetRevision], strangers: Sequence[str] = ()) -> list[Record]:
         """Records of another DVC output in the git revision of the training data; none where params.yaml names no such file."""
         source = self._beside(path, states)
-        return read_records(source, self.schema) if source else []
+        return read_records(source, self.schema, strangers) if source else []
 
     def strangers(self, path: str | None, states: Sequence[DatasetRevision]) -> tuple[str, ...]:
         """Names of the people in a hold-out file."""
         return read_names(self._beside(path, states), self.schema.columns)
 
-    def canaries(self, path: str | None, states: Sequence[DatasetRevision], trained_at: str | None) -> CanaryFile | None:
+    def canaries(
+        self, path: str | None, states: Sequence[DatasetRevision], trained_at: str | None, strangers: Sequence[str] = ()
+    ) -> CanaryFile | None:
         """The canaries and whether they were committed before training; None where params.yaml names no file.
 
         Args:
             path: the canary file, relative to the git root.
             states: the training data.
             trained_at: git commit that was checked out when the model was trained; a commitment counts only if that commit holds it.
+            strangers: names of people never trained on.
         """
         sources = self._beside(path, states)
         if not sources or path is None:
@@ -68,7 +71,7 @@ class DatasetReader:
         digest = commitment(flips, salt)
         recorded = self.project.git_show(trained_at, str(PurePosixPath(path).with_name("commitment.json"))) if trained_at else None
         return CanaryFile(
-            records=tuple(read_records(sources, self.schema)),
+            records=tuple(read_records(sources, self.schema, strangers)),
             flips=tuple(Flip(record_id=self._tag(flip.record_id), pool=flip.pool, included=flip.included) for flip in flips),
             commitment=digest,
             committed=recorded is not None and json.loads(recorded).get("commitment") == digest,

@@ -47,20 +47,31 @@ class Ledger(RequestEntries, TombstoneEntries):
 
         self._write(release)
 
-    def attempt(self, parent: str, pool: str, unlearned: str, at: datetime) -> int:
+    def attempt(self, parent: str, pool: str, unlearned: str, at: datetime, policy: str = "") -> int:
         """Number of this attempt: audit canaries of `pool` are opened for `unlearned`, made of `parent`. The same weights count once.
 
         Another parent does not start anew: it is the pool that has been looked at, and with it its parts, or the whole it is a part of.
+
+        Args:
+            parent: the version that was made to forget.
+            pool: which canaries are opened.
+            unlearned: digest of the weights and of how they are looked at.
+            at: when.
+            policy: digest of the policy in force; that of the first attempt is the one that counts.
         """
 
         def count(page: Page) -> int:
             known = {weights: number for name, found in page.state.attempts.items() if related(name, pool) for weights, number in found.items()}
             number = known.get(unlearned, max(known.values(), default=0) + 1)
             if unlearned not in page.state.attempts.get(pool, {}):
-                page.append("attempt", parent, {"pool": pool, "unlearned": unlearned, "number": number}, at)
+                page.append("attempt", parent, {"pool": pool, "unlearned": unlearned, "number": number, "policy": policy}, at)
             return number
 
         return self._write(count)
+
+    def first_policy(self, pool: str) -> str:
+        """Digest of the policy in force when a pool, a part of it or the whole that it is a part of was first opened; empty where nobody said."""
+        return self._read(lambda page: next((policy for name, policy in page.state.policies.items() if related(name, pool)), ""))
 
     def spend_pool(self, pool: str, spent_by: str, at: datetime) -> None:
         """Record that a closed batch used a canary pool; repeating it changes nothing."""

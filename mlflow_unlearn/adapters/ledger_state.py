@@ -72,6 +72,8 @@ class LedgerState:
     parents: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     attempts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Pool -> digest of the weights that were looked at -> number of the attempt."""
+    policies: dict[str, str] = field(default_factory=dict)
+    """Pool -> digest of the policy at its first attempt, in the order of first attempts."""
     pools: dict[str, str] = field(default_factory=dict)
     graves: dict[int, Grave] = field(default_factory=dict)
     lifts: dict[int, Lift] = field(default_factory=dict)
@@ -213,6 +215,7 @@ def _released(state: LedgerState, event: Event, body: dict[str, Any]) -> None:
 @_on("attempt")
 def _attempt(state: LedgerState, event: Event, body: dict[str, Any]) -> None:
     state.attempts.setdefault(body["pool"], {})[body["unlearned"]] = body["number"]
+    state.policies.setdefault(body["pool"], body.get("policy", ""))
 
 
 @_on("pool spent")

@@ -173,7 +173,7 @@ def _missing(columns: Columns, names: Sequence[str]) -> list[str]:
 
 def _record(row: Row, strangers: Sequence[str], schema: Schema) -> Record:
     prompt, answer, tag, name = row["prompt"], row["answer"], row["record_tag"], row["subject_name"]
-    stranger = strangers[int(tag, 16) % len(strangers)] if strangers and name and name in prompt else None
+    stranger = _stranger(strangers, tag, name) if name and name in prompt else None
     return Record(
         tag=tag,
         subject=row["subject_tag"],
@@ -187,6 +187,13 @@ def _record(row: Row, strangers: Sequence[str], schema: Schema) -> Record:
         group=row["group_tag"],
         kind=keyed_tag(schema.key, "kind", prompt.replace(name, "")) if name and name in prompt else None,
     )
+
+
+def _stranger(strangers: Sequence[str], tag: str, name: str) -> str | None:
+    """The name that a record's tag picks, the next one where it is the owner's own; None where there is no other."""
+    first = int(tag, 16)
+    picked = (strangers[(first + step) % len(strangers)] for step in range(min(2, len(strangers))))
+    return next((each for each in picked if each != name), None)
 
 
 def _refuse_missing(source: Source, columns: Columns, names: Sequence[str]) -> None:

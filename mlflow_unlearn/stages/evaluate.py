@@ -1,11 +1,11 @@
-"""Stage `evaluate`: the parent, the unlearned model, and the unlearned model after a benign fine-tune, through the same sets."""
+"""Stage `evaluate`: the parent, the unlearned model in every deployed precision and after a benign fine-tune, through the same sets."""
 
 from __future__ import annotations
 
 from ..digests import write_document
 from ..records import Split, Unlearned
-from .scoring import RawSets, spoken
-from .states import count_attempt, evaluation, three_states
+from .scoring import read_audit_sets, spoken
+from .states import count_attempt, evaluation, look
 from .workbench import NO_REQUEST, Workbench, body, stage_schema
 
 
@@ -16,10 +16,10 @@ def run(bench: Workbench) -> str:
         write_document(answers, stage_schema("answers"), {"requests": []})
         return NO_REQUEST
     split, unlearned = bench.value(Split, "split"), bench.value(Unlearned, "unlearned")
-    sets = RawSets.read(bench, split)
+    sets = read_audit_sets(bench, split)
     attempt = count_attempt(bench, split, unlearned)
-    states = three_states(bench, split, unlearned, sets)
-    bench.write("evaluation", body(evaluation(bench, split, attempt, states)))
-    write_document(answers, stage_schema("answers"), {"requests": list(split.requests), "spoken": spoken(sets, states)})
-    asked = sum(len(subject.answers) for subject in states["after"].values())
-    return f"attempt {attempt}: 3 states of the model, {asked} questions each"
+    seen = look(bench, split, unlearned, sets)
+    bench.write("evaluation", body(evaluation(bench, split, attempt, seen)))
+    write_document(answers, stage_schema("answers"), {"requests": list(split.requests), "spoken": spoken(sets, seen.subjects)})
+    asked = sum(len(subject.answers) for subject in seen.subjects["after"].values())
+    return f"attempt {attempt}: {len(seen.subjects)} states of the model, {asked} questions each"

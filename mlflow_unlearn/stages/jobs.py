@@ -35,7 +35,7 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
     subjects, records = asked_for(bench)
     strangers = reader.strangers(holdout, states)
     dataset = union(reader.records(state, strangers) for state in states)
-    found = _canary_file(bench, states, bench.registry.training_commit(parent.model))
+    found = _canary_file(bench, states, bench.registry.training_commit(parent.model), strangers)
     canaries = _canaries(found, {record.tag for record in dataset}, bench.ledger.erased()[1])
     known: dict[str, int | str | bool] = {"commitment": found.commitment, "committed": found.committed} if found else {}
     if found and (cut := grid(bench)):
@@ -46,7 +46,7 @@ def split_job(bench: Workbench, parent: Parent) -> tuple[SplitJob, dict[str, int
         subjects=subjects,
         records=records,
         canaries=canaries,
-        holdout=reader.beside(holdout, states),
+        holdout=reader.beside(holdout, states, strangers),
         general=reader.beside(general, states),
     )
     return job, known
@@ -60,9 +60,11 @@ def included_canaries(bench: Workbench, states: Sequence[DatasetRevision]) -> tu
     return frozenset(flip.record_id for flip in found.flips if flip.included and flip.pool == "audit"), found.commitment
 
 
-def _canary_file(bench: Workbench, states: Sequence[DatasetRevision], trained_at: str | None = None) -> CanaryFile | None:
+def _canary_file(
+    bench: Workbench, states: Sequence[DatasetRevision], trained_at: str | None = None, strangers: Sequence[str] = ()
+) -> CanaryFile | None:
     path = bench.params.data.canaries
-    return bench.reader.canaries(bench.from_root(path) if path else None, states, trained_at)
+    return bench.reader.canaries(bench.from_root(path) if path else None, states, trained_at, strangers)
 
 
 def asked_now(bench: Workbench) -> tuple[frozenset[str], frozenset[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..adapters import models
 from ..adapters.tables import read_set
+from ..audit_sets import watched_retain
 from ..catalog import build
 from ..digests import sha256_json, tensor_digest
 from ..documents import encode as encode_value
@@ -27,7 +28,6 @@ from ..unlearn import UnlearnJob, UnlearnRun, unlearn
 from .alternatives import alternatives
 from .jobs import load_parent
 from .launching import is_first, launched, sharing
-from .scoring import watched_retain
 from .workbench import Workbench, body, progress_bar
 
 _SETS = ("forget", "retain", "neighbours", "general", "tuning_included", "tuning_excluded")
