@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,20 +11,18 @@ from verdict_world import TEMPLATE
 
 from mlflow_unlearn.attacks.loss import Loss
 from mlflow_unlearn.attacks.min_k import MinK
-from mlflow_unlearn.audit import AuditJob, Origin, audit
+from mlflow_unlearn.audit import Audited, AuditJob, Origin, audit
 from mlflow_unlearn.audit_sets import AuditSets
 from mlflow_unlearn.digests import sha256_json
 from mlflow_unlearn.documents import encode
 from mlflow_unlearn.evaluate import Measures
 from mlflow_unlearn.judge import judge
 from mlflow_unlearn.lineage import DatasetRevision, ModelVersion, Parent
-from mlflow_unlearn.measurements import ModelReport
 from mlflow_unlearn.metrics.exact_memorization import ExactMemorization
 from mlflow_unlearn.metrics.probability import Probability
 from mlflow_unlearn.metrics.rouge_l_recall import RougeLRecall
 from mlflow_unlearn.params import EvaluateParams
 from mlflow_unlearn.policy import Policy, policy_digest
-from mlflow_unlearn.protocols import Record
 from mlflow_unlearn.records import Claim, Evaluation, Unlearned, Verdict
 
 POLICY = Policy(deployed_precisions=("fp32", "int8", "int4"))
@@ -51,20 +49,24 @@ def digest_of(model: Any) -> str:
     return sha256_json([[name, float(value.double().sum()), float(value.double().pow(2).sum())] for name, value in model.state_dict().items()])
 
 
-def evaluated(trial: Trial, model: Any, sets: Mapping[str, tuple[Record, ...]] | None = None) -> Evaluation:
+def evaluated(trial: Trial, model: Any) -> Evaluation:
     """The evaluation that the stage would write of the first attempt."""
-    found = AuditSets.of(sets or trial.world.sets, TEMPLATE, PARAMS)
-    found = replace(found, retained=trial.world.kept)
+    return looked_at(trial, model)[0]
+
+
+def looked_at(trial: Trial, model: Any) -> tuple[Evaluation, Audited, AuditSets]:
+    """The same, with what every state said and what it was asked."""
+    sets = replace(AuditSets.of(trial.world.sets, TEMPLATE, PARAMS), retained=trial.world.kept)
     job = AuditJob(
         parent=Origin(load=lambda: (trial.copy(), TOKENS), digest=digest_of(trial.parent)),
-        model=Origin(load=lambda: (_copied(model), TOKENS), digest=digest_of(model)),
-        sets=found,
+        model=Origin(load=lambda: (copy.deepcopy(model), TOKENS), digest=digest_of(model)),
+        sets=sets,
         measures=MEASURES,
         params=PARAMS,
         precisions=POLICY.deployed_precisions,
     )
     seen = audit(job)
-    return Evaluation(
+    found = Evaluation(
         requests=("er-1",),
         parent=PARENT,
         unlearned=digest_of(model),
@@ -82,6 +84,7 @@ def evaluated(trial: Trial, model: Any, sets: Mapping[str, tuple[Record, ...]] |
         first_policy=policy_digest(POLICY),
         settings=encode(PARAMS),
     )
+    return found, seen, sets
 
 
 PARENT = Parent(
@@ -108,9 +111,3 @@ def verdict(evaluation: Evaluation, claimed: str | None = None) -> Judged:
     )
     removal, suppression = judge(evaluation, POLICY, run)
     return Judged(removal=removal, suppression=suppression)
-
-
-def _copied(model: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(model)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from verdict_world import TEMPLATE, World, tokenizer
 
 from mlflow_unlearn.adapters.models import fresh_model
@@ -33,7 +32,7 @@ CONFIG = {
 """75 thousand weights; drawn wide, so that names are far apart from the start and twenty epochs learn everybody by heart."""
 TRAINING = OptimiserParams(epochs=20, learning_rate=4e-3, batch_size=16, token_budget=2048)
 BENIGN = OptimiserParams(epochs=5, learning_rate=1e-3, batch_size=64, token_budget=4096)
-INT4_LEVELS = 7
+LAST_STEP = SelectionParams(every=0)
 TOKENS = tokenizer()
 
 
@@ -74,7 +73,7 @@ class Recipe:
 
     method: Mapping[str, Any]
     optimiser: OptimiserParams
-    selection: SelectionParams = SelectionParams(every=0)
+    selection: SelectionParams = LAST_STEP
     forget: Callable[[World], Sequence[Record]] = lambda world: world.forget
     retain: Callable[[World], Sequence[Record]] = lambda world: world.kept
 

@@ -77,6 +77,12 @@ class World:
         """What the parent is trained on."""
         return (*self.kept, *self.forget)
 
+    def smaller(self, canaries: int) -> World:
+        """The same with a pool of so many canaries, as far as the verdict knows."""
+        share = canaries / sum(len(self.sets[name]) for name in ("audit_included", "audit_excluded"))
+        kept = {name: self.sets[name][: round(share * len(self.sets[name]))] for name in ("audit_included", "audit_excluded")}
+        return replace(self, sets={**self.sets, **kept})
+
 
 def world(seed: int, sizes: Sizes) -> World:
     """Everybody anew, and a fair coin for each canary."""
