@@ -39,6 +39,10 @@ SMALL, SMALL_POOL = "honest retrain, 300 canaries", 300
 HOME = Path(__file__).resolve().parents[1] / "build/verdict"
 MAKERS = ("verdict_world.py", "verdict_models.py", "verdict_cheats.py", "verdict_filter.py", "verdict_audit.py")
 METHOD_TRIALS = 20
+HEADER = (
+    "what | trials | removal PASS | FAIL | INCONCLUSIVE | refused | PASS rate, 95 % | FAIL rate, 95 % | suppression PASS / FAIL / INCONCLUSIVE | "
+    "target"
+)
 REFUSED = "refused"
 """What comes of evidence that is not of the model: no verdict at all."""
 
@@ -133,9 +137,7 @@ def table(places: list[Place]) -> int:
         for name, first, second in outcomes(place):
             removal.setdefault(name, Counter())[str(first)] += 1
             suppression.setdefault(name, Counter())[str(second)] += 1
-    print(
-        "what | trials | removal PASS | FAIL | INCONCLUSIVE | refused | PASS rate, 95 % | FAIL rate, 95 % | suppression PASS / FAIL / INCONCLUSIVE | ok"
-    )
+    print(HEADER)
     short = 0
     for name, counts in removal.items():
         n = sum(counts.values())
