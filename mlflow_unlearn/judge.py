@@ -156,15 +156,14 @@ def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Co
         evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}", "asked in other words, canaries betray themselves"),
         _gap(evaluation, policy),
         evidence.condition(OWN, "smallest adjusted p against never-seen canaries {p}; few records can only show leakage", "still known"),
-        *_probed(evaluation, evidence),
+        *_probed(evidence),
         *_utility(evaluation, policy),
     )
 
 
-def _probed(evaluation: Evaluation, evidence: Signs) -> tuple[Condition, ...]:
-    """Only where deeper probes were asked for, or ran: the quick protocol has none."""
-    ran = any(report.probes for report in (evaluation.after, evaluation.after_finetune, *evaluation.precisions.values()))
-    if not ran and not evaluation.settings.get("probes"):
+def _probed(evidence: Signs) -> tuple[Condition, ...]:
+    """Only where deeper probes were asked for, or ran on what this effect is judged by: the quick protocol has none."""
+    if not evidence.absent[PROBES] and not any(group == PROBES for group, _ in evidence.adjusted):
         return ()
     return (evidence.condition(PROBES, "smallest adjusted p over {states}: {p}", "asked in other ways, canaries betray themselves"),)
 

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import pytest
 from exact_evidence import made
-from simulated import KNOWN, UNKNOWN, evaluation_of, honest
+from simulated import KNOWN, UNKNOWN, evaluation_of, honest, under
 
-from mlflow_unlearn import evaluate, judge, stats
+from mlflow_unlearn import evaluate, judge, leakage, stats
 from mlflow_unlearn.errors import TamperedError
 from mlflow_unlearn.policy import Policy
-from mlflow_unlearn.records import Claim, Condition, Evaluation, ModelReport, Outcome, Verbatim, Verdict
+from mlflow_unlearn.measurements import ModelReport, Probe, Verbatim
+from mlflow_unlearn.records import Claim, Condition, Evaluation, Outcome, Verdict
 
 POLICY = Policy()
 
 
 def both(evaluation: Evaluation, policy: Policy = POLICY, claim: Claim = Claim.APPROXIMATE) -> tuple[Verdict, Verdict]:
-    return judge.judge(evaluation, policy, made(claim))
+    return judge.judge(evaluation if policy is POLICY else under(evaluation, policy), policy, made(claim))
 
 
 def condition(verdict: Verdict, name: str) -> Condition:
@@ -32,14 +33,66 @@ def at_attempt(evaluation: Evaluation, attempt: int) -> Evaluation:
     return replace(evaluation, attempt=attempt)
 
 
-def test_an_honest_retrain_passes_suppression_and_only_the_unmeasured_keeps_it_from_removal() -> None:
-    removal, suppression = both(honest())
-    assert suppression.outcome is Outcome.PASS, suppression.reasons
-    assert "every condition holds" in suppression.reasons[0]
-    assert "not a proof of erasure" in suppression.reasons[0]
-    assert removal.outcome is Outcome.INCONCLUSIVE
-    assert broken(removal) == ["calibrated gap"]
-    assert removal.reasons[0].startswith("calibrated gap: not measured")
+def test_an_honest_retrain_passes_both_and_is_told_what_a_pass_is_not() -> None:
+    for verdict in both(honest()):
+        assert verdict.outcome is Outcome.PASS, verdict.reasons
+        assert "every condition holds" in verdict.reasons[0]
+        assert "not a proof of erasure" in verdict.reasons[0]
+
+
+def test_what_remains_of_the_parents_memory_decides_removal_alone() -> None:
+    gap = honest().after.gap
+    assert gap is not None
+    much = replace(gap, share_upper=dict.fromkeys(gap.share_upper, 0.2))
+    removal, suppression = both(replace(honest(), after=replace(honest().after, gap=much)))
+    assert (removal.outcome, suppression.outcome) == (Outcome.INCONCLUSIVE, Outcome.PASS)
+    assert broken(removal) == ["calibrated gap (fp32)"]
+    assert "at most 20.0%; margin 10%" in condition(removal, "calibrated gap (fp32)").detail
+
+
+def test_a_gap_of_the_fine_tuned_state_counts_only_after_a_probe_as_strong_as_the_policys() -> None:
+    weak = replace(honest(), settings={**honest().settings, "finetune": {"epochs": 1, "learning_rate": 1e-3}})
+    assert condition(both(weak)[0], "calibrated gap (fine-tuned)").holds is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"policy": "0" * 64}, "not the one of the evaluation"),
+        ({"first_policy": "0" * 64}, "changed after these canaries were first opened"),
+        ({"first_policy": ""}, "not measured"),
+    ],
+)
+@pytest.mark.parametrize("claim", [Claim.APPROXIMATE, Claim.EXACT])
+def test_limits_chosen_after_looking_pass_nothing(change: dict[str, str], said: str, claim: Claim) -> None:
+    for verdict in both(replace(honest(), **change), claim=claim):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert said in condition(verdict, "policy fixed beforehand").detail
+
+
+def probed(*, included: int, outputs_only: bool) -> Evaluation:
+    """An honest retrain one of whose probes finds `included` of 400 forgotten canaries and none of the others."""
+    found = Verbatim(included_matches=included, included=400, excluded_matches=0, excluded=400, p=stats.fisher_p(included, 400, 0, 400))
+    return replace(honest(), after=replace(honest().after, probes={"sampled": Probe(verbatim=found, outputs_only=outputs_only)}))
+
+
+def test_what_a_deeper_probe_brings_out_fails() -> None:
+    for verdict in both(probed(included=40, outputs_only=True)):
+        assert verdict.outcome is Outcome.FAIL
+        assert "sampled: Fisher" in condition(verdict, leakage.PROBES).detail
+
+
+def test_what_only_a_holder_of_the_weights_could_see_is_no_matter_of_suppression() -> None:
+    removal, suppression = both(probed(included=40, outputs_only=False))
+    assert (removal.outcome, suppression.outcome) == (Outcome.FAIL, Outcome.PASS)
+
+
+def test_a_probe_that_was_asked_for_and_did_not_run_keeps_from_pass_unless_a_reason_is_given() -> None:
+    asked = replace(probed(included=0, outputs_only=True), settings={**honest().settings, "probes": ["sampled", "combined"]})
+    removal, _ = both(asked)
+    assert "missing combined" in condition(removal, leakage.PROBES).detail
+    told = replace(asked, after=replace(asked.after, absent={"combined": "the data have one record a person"}))
+    assert both(told)[0].outcome is Outcome.PASS
 
 
 def test_a_model_that_still_knows_fails_both_with_every_reason() -> None:
@@ -143,7 +196,7 @@ def test_an_evaluation_without_anything_is_inconclusive_and_says_so_everywhere()
     bare = replace(honest(), before=nothing, after=nothing, after_finetune=nothing, utility={}, paraphrase_gap=None, settings={})
     for verdict in both(bare):
         assert verdict.outcome is Outcome.INCONCLUSIVE
-        assert {found.name for found in verdict.conditions if found.holds} == {"unspent pool"}
+        assert {found.name for found in verdict.conditions if found.holds} == {"unspent pool", "policy fixed beforehand"}
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])

@@ -9,7 +9,7 @@ import pytest
 from exact_evidence import CPU, GPU, made, part, replay, sound
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated import KNOWN, UNKNOWN, evaluation_of, honest
+from simulated import KNOWN, UNKNOWN, evaluation_of, honest, under
 
 from mlflow_unlearn.exact_conditions import SHARED, replays_of
 from mlflow_unlearn.exactness import Exactness
@@ -24,7 +24,7 @@ REPLAYS = {f"replay of shard {shard}": shard for shard in range(4)}
 
 
 def judged(evidence: Exactness, evaluation: Evaluation = NOT_PROBED, policy: Policy = POLICY, **run: Any) -> tuple[Verdict, Verdict]:
-    return judge(evaluation, policy, made(Claim.EXACT, evidence, **run))
+    return judge(evaluation if policy is POLICY else under(evaluation, policy), policy, made(Claim.EXACT, evidence, **run))
 
 
 def condition(verdict: Verdict, name: str) -> Condition:
