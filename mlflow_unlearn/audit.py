@@ -86,7 +86,12 @@ class State:
     """What decides the change, for the key of what is remembered."""
 
     @cached_property
-    def _loaded(self) -> Loaded:
+    def loaded(self) -> Loaded:
+        """The model, kept until `release`; not to be changed."""
+        return self.fresh()
+
+    def fresh(self) -> Loaded:
+        """The model made anew, so that it may be changed."""
         model, tokenizer = self.origin.load()
         return self.change(model, tokenizer), tokenizer
 
@@ -95,7 +100,7 @@ class State:
         records = job.sets.records[name]
 
         def ask() -> Subject:
-            return subject_of(*self._loaded, job.sets, records, job.params)
+            return subject_of(*self.loaded, job.sets, records, job.params)
 
         if job.folder is None or self.origin.many:
             return ask()
@@ -114,7 +119,7 @@ class State:
 
     def release(self) -> None:
         """Let go of the model; what it said stays."""
-        self.__dict__.pop("_loaded", None)
+        self.__dict__.pop("loaded", None)
 
 
 def audit(job: AuditJob) -> Audited:

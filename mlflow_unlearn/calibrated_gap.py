@@ -1,9 +1,9 @@
 """How much of what the parent had memorised is left: the calibrated gap between never-seen and forgotten canaries, as a share of the parent's.
 
-The gap is the mean loss of excluded canaries minus that of included ones: nothing is left where it is zero. How hard a record is explains most of its
-loss and blurs the gap, so a fit on people who were never trained on takes that out first: the record's loss is predicted from its loss with the name of
-a stranger in place of its owner's, and from what kind of question it is (Watson et al. 2022, arXiv:2111.08440, calibrate by difficulty; the regression is
-ours). Since a coin decided who was included, errors of the fit hit both sides alike.
+The gap is the mean loss of excluded canaries minus that of included ones: nothing is left where it is zero. How hard a record is explains much of
+its loss and blurs the gap, so a fit on people who were never trained on takes that out first: the record's loss is predicted from its loss with the
+name of a stranger in place of its owner's, and from what kind of question it is (Watson et al. 2022, arXiv:2111.08440, calibrate by difficulty; the
+regression is ours). Since a coin decided who was included, errors of the fit hit both sides alike.
 """
 
 from __future__ import annotations

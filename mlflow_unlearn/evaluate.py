@@ -179,7 +179,16 @@ def _direction(name: str, on_forget: Direction) -> Direction:
 
 
 def _test(name: str, attack: Attack, included: Subject, excluded: Subject, measures: Measures) -> CanaryTest:
-    members, strangers = attack.suspicion(included), attack.suspicion(excluded)
+    return canary_test(name, attack.suspicion(included), attack.suspicion(excluded), measures)
+
+
+def canary_test(name: str, members: NDArray[np.float64], strangers: NDArray[np.float64], measures: Measures) -> CanaryTest:
+    """What suspicions of included and excluded canaries show; higher = more likely a member.
+
+    Raises:
+        UnlearnError: a suspicion is not a number.
+        UnmeasurableError: one side is empty.
+    """
     _refuse(int(np.isnan([*members, *strangers]).sum()), f"{name} attack", "canaries", len(members) + len(strangers))
     auc = stats.area(members, strangers)
     p_member, p_non_member = stats.permutation_p(members, strangers, measures.permutations, measures.seed)
@@ -202,9 +211,13 @@ def _test(name: str, attack: Attack, included: Subject, excluded: Subject, measu
     )
 
 
+def matches(included: NDArray[np.bool_], excluded: NDArray[np.bool_]) -> Verbatim:
+    """How many records of each side came out, with Fisher's one-sided p."""
+    counts = int(included.sum()), len(included), int(excluded.sum()), len(excluded)
+    return Verbatim(included_matches=counts[0], included=counts[1], excluded_matches=counts[2], excluded=counts[3], p=stats.fisher_p(*counts))
+
+
 def _verbatim(subjects: Subjects) -> Verbatim | None:
     if INCLUDED not in subjects or EXCLUDED not in subjects:
         return None
-    included, excluded = verbatim_hits(subjects[INCLUDED]), verbatim_hits(subjects[EXCLUDED])
-    counts = int(included.sum()), len(included), int(excluded.sum()), len(excluded)
-    return Verbatim(included_matches=counts[0], included=counts[1], excluded_matches=counts[2], excluded=counts[3], p=stats.fisher_p(*counts))
+    return matches(verbatim_hits(subjects[INCLUDED]), verbatim_hits(subjects[EXCLUDED]))

@@ -199,6 +199,8 @@ class ExactParams:
 class EvaluateParams:
     """What to measure."""
 
+    audit: Literal["quick", "deep"] = "quick"
+    """`quick` (minutes) is what a verdict needs; `deep` (hours) also asks in every other way, draws answers, relearns and looks into the layers."""
     metrics: tuple[str, ...] = ("probability", "rouge_l_recall", "extraction_strength", "exact_memorization")
     attacks: tuple[str, ...] = ("loss", "min_k")
     finetune: OptimiserParams = field(default_factory=lambda: OptimiserParams(epochs=3, learning_rate=1e-3))
@@ -206,8 +208,15 @@ class EvaluateParams:
     retain_sample: int = 400
     """Retain records that are scored, drawn by keyed order."""
     neighbour_sample: int = 400
+    probes: tuple[str, ...] | None = None
+    """Which probes of the deep audit to run; null runs all."""
+    draws: int = 300
+    """Answers drawn of each of the worst records: without a leak the limit of its probability is about 3 / draws."""
+    worst: int = 20
+    """How many records, the best known ones, answers are drawn of."""
     bootstrap: int = 2000
     permutations: int = 2000
+    """A p cannot be below one in so many; a deep audit, with more tests, needs 20,000."""
     seed: int = 0
     batch_tokens: int = 16384
     """Most padded tokens in one scoring batch."""

@@ -20,13 +20,14 @@ RANKS = {
     0: "errors lineage records exactness measurements",
     1: (
         "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
-        "stats epsilon calibrated_gap closure provenance story ancestry picture layers drawing sisa ensembles"
+        "stats epsilon forget_quality model_utility privacy_leak asking "
+        "calibrated_gap closure provenance story ancestry picture layers drawing sisa ensembles"
     ),
     2: "engine",
     3: "methods metrics attacks",
     4: (
         "trace plan forecast graph split validate unlearn evaluate judge leakage exact_conditions shared_state gate guard review adapters testing "
-        "trial audit audit_sets"
+        "trial tofu_report muse_report audit audit_sets deep deep_probes"
     ),
     5: "plugin",
     6: "stages commands cli",

@@ -20,6 +20,7 @@ def run(bench: Workbench) -> str:
     attempt = count_attempt(bench, split, unlearned)
     seen = look(bench, split, unlearned, sets)
     bench.write("evaluation", body(evaluation(bench, split, attempt, seen)))
-    write_document(answers, stage_schema("answers"), {"requests": list(split.requests), "spoken": spoken(sets, seen.subjects)})
-    asked = sum(len(subject.answers) for subject in seen.subjects["after"].values())
-    return f"attempt {attempt}: {len(seen.subjects)} states of the model, {asked} questions each"
+    write_document(answers, stage_schema("answers"), {"requests": list(split.requests), "spoken": spoken(sets, seen.audited.subjects)})
+    states = seen.audited.subjects
+    asked = sum(len(subject.answers) for subject in states["after"].values())
+    return f"attempt {attempt}: {len(states)} states of the model, {asked} questions each; {len(seen.audited.after.probes)} deeper probes"

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from ..audit import Audited, AuditJob, Origin, audit
+from ..audit import AuditJob, Origin
 from ..audit_sets import AuditSets
 from ..catalog import build
+from ..deep import DeepAudited, deep_audit, wanted
 from ..digests import sha256_json, tensor_digest
 from ..documents import encode
 from ..engine.calibration import CalibratedAttack
@@ -37,7 +38,7 @@ def count_attempt(bench: Workbench, split: Split, unlearned: Unlearned) -> int:
     return max((bench.ledger.attempt(parent, pool, looked_at, now, policy) for pool in pools(split)), default=1)
 
 
-def look(bench: Workbench, split: Split, unlearned: Unlearned, sets: AuditSets) -> Audited:
+def look(bench: Workbench, split: Split, unlearned: Unlearned, sets: AuditSets) -> DeepAudited:
     """Every set as each state sees it.
 
     Raises:
@@ -61,13 +62,17 @@ def look(bench: Workbench, split: Split, unlearned: Unlearned, sets: AuditSets) 
             folder=bench.scratch / "evaluation",
             tell=lambda _what, how_far: show(how_far),
         )
-        return audit(job)
+        return deep_audit(job)
 
 
-def evaluation(bench: Workbench, split: Split, attempt: int, seen: Audited) -> Evaluation:
+def evaluation(bench: Workbench, split: Split, attempt: int, found: DeepAudited) -> Evaluation:
     """Figures, tests and the differences between the states, with what they hold for."""
-    used: Sequence[str] = pools(split)
-    settings = encode(bench.params.evaluate) | ({"calibrated_by": OTHER_SHARDS} if bench.params.unlearn.strategy == "exact" else {})
+    used, seen = pools(split), found.audited
+    settings = (
+        encode(bench.params.evaluate)
+        | {"probes": list(wanted(bench.params.evaluate))}
+        | ({"calibrated_by": OTHER_SHARDS} if bench.params.unlearn.strategy == "exact" else {})
+    )
     return Evaluation(
         requests=split.requests,
         parent=split.parent,
@@ -83,6 +88,7 @@ def evaluation(bench: Workbench, split: Split, attempt: int, seen: Audited) -> E
         paraphrase_gap=seen.paraphrase_gap,
         canaries_committed=bool(split.canaries.get("committed", False)),
         canary_shards=shards_of(split),
+        curves=found.curves,
         policy=policy_digest(bench.policy),
         first_policy=_first_policy(bench, used),
         settings=settings,

@@ -1,0 +1,173 @@
+"""The probes of the deep audit: the canaries asked, drawn, relearned and looked at in one more way each.
+
+Each compares included canaries, which were forgotten, with excluded ones, which were never seen; a coin alone tells them apart, so that every p is
+exact without a retrained model. A probe that lacks what it needs raises `UnmeasurableError` and is absent, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import stats
+from .audit import AuditJob, Loaded, State
+from .audit_sets import subject_of
+from .engine.examples import padding
+from .engine.relearning import relearned
+from .engine.sampling import drawn
+from .engine.two_versions import guided_answers
+from .errors import UnmeasurableError
+from .evaluate import EXCLUDED, INCLUDED, Subjects, canary_test, matches, tests_between, verbatim_hits
+from .measurements import Curve, Direction, Probe
+from .protocols import Progress, Record, Subject
+from .questions import FORMS, Context, asked
+
+GUIDE = 1.5
+"""How far two versions together are pushed beyond the old one."""
+STOPS = 8
+"""How often relearning is looked at."""
+SIDES = (INCLUDED, EXCLUDED)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Deep:
+    """What a probe works on."""
+
+    job: AuditJob
+    parent: State
+    state: State
+    """The unlearned model."""
+    before: Subjects
+    after: Subjects
+    """What both said to the quick audit."""
+    curves: dict[str, Curve] = field(default_factory=dict)
+    """Filled by the probes that relearn."""
+
+    def records(self, name: str) -> Sequence[Record]:
+        """One set.
+
+        Raises:
+            UnmeasurableError: it is empty.
+        """
+        if not (found := self.job.sets.records.get(name, ())):
+            raise UnmeasurableError(f"there are no records of {name}")
+        return found
+
+    def subject(self, loaded: Loaded, records: Sequence[Record]) -> Subject:
+        """Records as a loaded model sees them."""
+        return subject_of(*loaded, self.job.sets, records, self.job.params)
+
+
+def otherwise(deep: Deep, form: str) -> Probe:
+    """The canaries in another form of the question."""
+    context = Context(retained=deep.job.sets.retained, template=deep.job.sets.template)
+    records = [asked(form, deep.records(name), context) for name in SIDES]
+    subjects = {name: deep.subject(deep.state.loaded, each) for name, each in zip(SIDES, records, strict=True)}
+    absent: dict[str, str] = {}
+    tests = tuple(tests_between(subjects, SIDES, deep.job.measures, absent))
+    said = matches(*(verbatim_hits(subjects[name]) for name in SIDES))
+    return Probe(tests=tests, verbatim=said, note=f"{len(records[0])} forgotten and {len(records[1])} never-seen canaries asked {form}")
+
+
+def sampled(deep: Deep) -> Probe:
+    """Answers drawn of the best known canaries of each side, and of the request's own records."""
+    shares = {name: _leaks(deep, name) for name in (*SIDES, "requested") if deep.job.sets.records.get(name)}
+    if not shares.keys() >= set(SIDES):
+        raise UnmeasurableError("there are no canaries on both sides")
+    test = canary_test("share of draws", shares[INCLUDED], shares[EXCLUDED], deep.job.measures)
+    told = [_told(name, share, deep.job.params.draws) for name, share in shares.items()]
+    return Probe(tests=(test,), note="; ".join(told))
+
+
+def _leaks(deep: Deep, name: str) -> NDArray[np.float64]:
+    """(worst,) share of draws in which the answer came out, of the records that are known best."""
+    params, known = deep.job.params, np.array([tokens.mean() for tokens in deep.after[name].token_log_probs])
+    worst = np.argsort(-known, kind="stable")[: params.worst]
+    model, tokenizer = deep.state.loaded
+    records = [deep.records(name)[i] for i in worst]
+    shares = []
+    for number, (record, example) in enumerate(zip(records, deep.job.sets.examples(tokenizer, records), strict=True)):
+        prompt = example.tokens[: example.prompt_length]
+        answers = drawn(model, tokenizer, prompt, params.draws, params.max_new_tokens, params.seed + number)
+        shares.append(np.mean([record.answer.strip().lower() in answer.lower() for answer in answers]))
+        deep.job.tell(f"drawing answers of {name}", Progress(step=number + 1, steps=len(records)))
+    return np.array(shares)
+
+
+def _told(name: str, shares: NDArray[np.float64], draws: int) -> str:
+    worst = round(float(shares.max()) * draws)
+    _, high = stats.clopper_pearson(worst, draws)
+    return f"{name}: {shares.mean():.2%} of {draws} draws on each of {len(shares)} records, the worst {worst} (at most {high:.1%} a draw)"
+
+
+def two_versions(deep: Deep) -> Probe:
+    """What whoever holds both versions finds: told, and no evidence against the new one, which a perfect retrain would show as well."""
+    known = {name: [np.array([t.mean() for t in side[name].token_log_probs]) for side in (deep.before, deep.after)] for name in SIDES}
+    fallen = {name: before - after for name, (before, after) in known.items()}
+    area = stats.area(fallen[INCLUDED], fallen[EXCLUDED])
+    best = np.argsort(-known[INCLUDED][0], kind="stable")[: deep.job.params.worst]
+    records = [deep.records(INCLUDED)[i] for i in best]
+    (before, tokenizer), (after, _) = deep.parent.loaded, deep.state.loaded
+    prompts = [each.tokens[: each.prompt_length] for each in deep.job.sets.examples(tokenizer, records)]
+    said = guided_answers(before, after, tokenizer, prompts, GUIDE, deep.job.params.max_new_tokens)
+    deep.parent.release()
+    out = sum(answer == record.answer for answer, record in zip(said, records, strict=True))
+    told = f"whoever holds the old version too tells forgotten from never-seen canaries with AUC {area.value:.3f}, and brings out {out} of {len(records)}"
+    return Probe(outputs_only=False, note=f"{told} answers (weight {GUIDE}); every way of forgetting shows this: purge the old version")
+
+
+def relearned_half(deep: Deep) -> Probe:
+    """The model is taught half of the forgotten canaries again: does the other half come back?"""
+    taught, asked_for = deep.records(INCLUDED)[::2], deep.records(INCLUDED)[1::2]
+    return _relearned(deep, "relearned half", taught, asked_for, "half of the forgotten canaries")
+
+
+def relearned_strangers(deep: Deep) -> Probe:
+    """The model is taught people it never saw, asked alike: syntax more than topic drives relearning (arXiv:2602.03379)."""
+    return _relearned(deep, "relearned strangers", deep.records("holdout"), deep.records(INCLUDED), "records of strangers")
+
+
+def _relearned(deep: Deep, name: str, taught: Sequence[Record], asked_for: Sequence[Record], what: str) -> Probe:
+    sets, params, measures = deep.job.sets, deep.job.params, deep.job.measures
+    model, tokenizer = deep.state.fresh()
+    examples = sets.examples(tokenizer, taught, sets.classes(model))
+    looks: list[tuple[int, dict[str, Subject]]] = []
+    for step in relearned(model, examples, params.finetune, params.seed, padding(tokenizer), lambda done, all_: done % max(1, all_ // STOPS) == 0):
+        sides = {INCLUDED: deep.subject((model, tokenizer), asked_for), EXCLUDED: deep.subject((model, tokenizer), deep.records(EXCLUDED))}
+        _ = [(side.token_log_probs, side.token_hits) for side in sides.values()]
+        looks.append((step, sides))
+    deep.curves[name] = _curve(deep, looks)
+    absent: dict[str, str] = {}
+    tests = tuple(tests_between(looks[-1][1], SIDES, measures, absent))
+    return Probe(tests=tests, outputs_only=False, note=f"after {looks[-1][0]} steps on {what}")
+
+
+def _curve(deep: Deep, looks: Sequence[tuple[int, Mapping[str, Subject]]]) -> Curve:
+    measures = deep.job.measures
+    means: dict[str, list[NDArray[np.float64]]] = {name: [_probabilities(sides[name]) for _, sides in looks] for name in SIDES}
+    scores = {
+        name: tuple(stats.mean_score(values, Direction.LOWER, measures.bootstrap, measures.seed) for values in found) for name, found in means.items()
+    }
+    areas = tuple(canary_test("probability", *pair, measures).auc for pair in zip(means[INCLUDED], means[EXCLUDED], strict=True))
+    return Curve(steps=tuple(step for step, _ in looks), included=scores[INCLUDED], excluded=scores[EXCLUDED], auc=areas)
+
+
+def _probabilities(subject: Subject) -> NDArray[np.float64]:
+    return np.array([np.exp(tokens.mean()) for tokens in subject.token_log_probs])
+
+
+def _in_form(form: str) -> Callable[[Deep], Probe]:
+    return lambda deep: otherwise(deep, form)
+
+
+PROBES: Mapping[str, Callable[[Deep], Probe]] = {
+    **{form: _in_form(form) for form in FORMS},
+    "sampled": sampled,
+    "two versions": two_versions,
+    "relearned half": relearned_half,
+    "relearned strangers": relearned_strangers,
+}
+"""Name -> how the canaries are looked at."""
