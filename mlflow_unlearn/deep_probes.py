@@ -7,7 +7,7 @@ exact without a retrained model. A probe that lacks what it needs raises `Unmeas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,14 @@ from . import stats
 from .audit import AuditJob, Loaded, State
 from .audit_sets import subject_of
 from .engine.examples import padding
+from .engine.layers import decoder_layers
+from .engine.lens import ending_after
 from .engine.relearning import relearned
 from .engine.sampling import drawn
 from .engine.two_versions import guided_answers
 from .errors import UnmeasurableError
 from .evaluate import EXCLUDED, INCLUDED, Subjects, canary_test, matches, tests_between, verbatim_hits
-from .measurements import Curve, Direction, Probe
+from .measurements import CanaryTest, Curve, Direction, Probe
 from .protocols import Progress, Record, Subject
 from .questions import FORMS, Context, asked
 
@@ -115,8 +117,23 @@ def two_versions(deep: Deep) -> Probe:
     said = guided_answers(before, after, tokenizer, prompts, GUIDE, deep.job.params.max_new_tokens)
     deep.parent.release()
     out = sum(answer == record.answer for answer, record in zip(said, records, strict=True))
-    told = f"whoever holds the old version too tells forgotten from never-seen canaries with AUC {area.value:.3f}, and brings out {out} of {len(records)}"
-    return Probe(outputs_only=False, note=f"{told} answers (weight {GUIDE}); every way of forgetting shows this: purge the old version")
+    told = f"whoever holds the old version too tells forgotten from never-seen canaries with AUC {area.value:.3f}"
+    written = f"and brings out {out} of {len(records)} answers (weight {GUIDE})"
+    return Probe(outputs_only=False, note=f"{told}, {written}; every way of forgetting shows this: purge the old version")
+
+
+def logit_lens(deep: Deep) -> Probe:
+    """What every layer below the last would answer."""
+    (model, tokenizer), tests = deep.state.loaded, list[CanaryTest]()
+    absent: dict[str, str] = {}
+    for layer in range(len(decoder_layers(model)) - 1):
+        with ending_after(model, layer):
+            subjects = {name: deep.subject((model, tokenizer), deep.records(name)) for name in SIDES}
+            found = list(tests_between(subjects, SIDES, deep.job.measures, absent))
+        tests += [replace(test, attack=f"{test.attack} after layer {layer}") for test in found]
+    if not tests:
+        raise UnmeasurableError("the model has one decoder layer, whose answers the other tests look at")
+    return Probe(tests=tuple(tests), outputs_only=False, note=f"{len(decoder_layers(model)) - 1} layers below the last, each with the final head")
 
 
 def relearned_half(deep: Deep) -> Probe:
@@ -167,6 +184,7 @@ PROBES: Mapping[str, Callable[[Deep], Probe]] = {
     **{form: _in_form(form) for form in FORMS},
     "sampled": sampled,
     "two versions": two_versions,
+    "logit lens": logit_lens,
     "relearned half": relearned_half,
     "relearned strangers": relearned_strangers,
 }

@@ -1,9 +1,9 @@
 """Other ways of asking for the same answer: pure text, made of what the data hold, without inventing a fact.
 
 Forgetting that hangs on the wording shows when the wording changes: a question behind another one (Thaker et al. 2025, "Position: LLM unlearning
-benchmarks are weak measures of progress", arXiv:2410.02879), behind examples, behind a promise to answer, beside another fact about the same person, or
-with the person described instead of named (multi-hop: Zhong et al. 2023, arXiv:2305.14795). Canaries that were included and those that were not are asked
-alike, so that a coin alone tells them apart in every form.
+benchmarks are weak measures of progress", arXiv:2410.02879), behind examples, behind a promise to answer, beside another fact about the same
+person, or with the person described instead of named (multi-hop: Zhong et al. 2023, arXiv:2305.14795). Canaries that were included and those that
+were not are asked alike, so that a coin alone tells them apart in every form.
 """
 
 from __future__ import annotations

@@ -158,17 +158,38 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _canaries(evaluation: Evaluation) -> str:
-    states = {"before": evaluation.before, "after": evaluation.after, "after fine-tune": evaluation.after_finetune}
+    """State by state what the canaries betray, and how much of the parent's memory of them is left."""
+    rounded = {name: report for name, report in evaluation.precisions.items() if report.canaries}
+    states = {"before": evaluation.before, "after": evaluation.after, **rounded, "after fine-tune": evaluation.after_finetune}
     lines = [
         f"| {name}, {test.attack} | {test.auc.value:.3f} | {test.auc.low:.3f} to {test.auc.high:.3f} "
-        f"| {min(test.p_member, test.p_non_member):.4f} | {test.epsilon:.2f} |"
+        f"| {min(test.p_member, test.p_non_member):.4f} | {test.epsilon:.2f} | {_left(report)} |"
         for name, report in states.items()
         for test in report.canaries
     ]
     if not lines:
         return "No canaries: nothing can be said about removal."
     n = evaluation.after.canaries[0].auc.n
-    return "\n".join((f"| {n} canaries | AUC | 95 % | p | epsilon at least |", "|---|---|---|---|---|", *lines))
+    table = "\n".join((f"| {n} canaries | AUC | 95 % | p | epsilon at least | remains |", "|---|---|---|---|---|---|", *lines))
+    return "\n\n".join((table, *_probes(evaluation)))
+
+
+def _left(report: ModelReport) -> str:
+    """How much of the parent's memorised signal remains, with the upper end of its 95 % interval."""
+    return "" if report.gap is None else f"{report.gap.share.value:.1%}, at most {report.gap.share.high:.1%}"
+
+
+def _probes(evaluation: Evaluation) -> list[str]:
+    """One line: what deeper probes ran, the one that saw most, and which could not be run."""
+    ran, absent = evaluation.after.probes, [name for name in evaluation.after.absent if "/" not in name]
+    p = {name: min((min(t.p_member, t.p_non_member) for t in probe.tests), default=None) for name, probe in ran.items()}
+    tested = {name: value for name, value in p.items() if value is not None}
+    if not ran and not absent:
+        return []
+    least = min(tested, key=lambda name: tested[name], default=None)
+    seen = "" if least is None else f"; the smallest p is {tested[least]:.4f} ({least})"
+    missing = f"; not measured: {', '.join(absent)} (evaluation.json says why)" if absent else ""
+    return [f"Deeper probes: {', '.join(ran) or 'none'}{seen}{missing}."]
 
 
 def _figures(evaluation: Evaluation) -> str:

@@ -20,7 +20,7 @@ RANKS = {
     0: "errors lineage records exactness measurements",
     1: (
         "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
-        "stats epsilon forget_quality model_utility privacy_leak asking "
+        "stats epsilon readings forget_quality model_utility privacy_leak asking "
         "calibrated_gap closure provenance story ancestry picture layers drawing sisa ensembles"
     ),
     2: "engine",

@@ -18,8 +18,9 @@ from ..commitments import SCHEMA, Commitments
 from ..digests import sha256_json, tensor_digest
 from ..documents import encode
 from ..errors import ConfigError, TamperedError
+from ..figures import figures
 from ..lineage import DatasetRevision, ModelVersion, Parent
-from ..records import Evaluation, ModelReport, Outcome, Registered, Unlearned, Verdict
+from ..records import Evaluation, Outcome, Registered, Unlearned, Verdict
 from .logged_models import WEIGHTS_TAG, Weights
 from .registry import DOCUMENTS, VERDICT_TAG, Registry, Verdicts
 from .registry_entries import EVIDENCE, FAMILY_TAG, TOUCHED_TAG, Entry, enter
@@ -41,10 +42,6 @@ __all__ = [
 ]
 
 INTERIM_TAG, SWITCHED_OFF = "unlearn.interim", "switched-off"
-_STATES = {"before": "before/", "after": "", "after_finetune": "finetuned/"}
-_COMPARED = ("exact_match", "probability")
-"""What is logged of the parent and of the fine-tuned state; evaluation.json among the artifacts has all of it."""
-_SET_NAMES = {"requested": "forget", "requested_paraphrased": "forget_paraphrased"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +114,9 @@ def register(registry: Registry, name: str, evidence: Evidence, folder: Path) ->
     unlearned = evidence.unlearned
     params = _parameters(unlearned)
 
-    def figures(info: Any, dataset: Any) -> None:
+    def scores(info: Any, dataset: Any) -> None:
         mlflow.log_params(params)
-        mlflow.log_metrics(_metrics(evidence.evaluation), model_id=info.model_id, dataset=dataset)
+        mlflow.log_metrics(figures(evidence.evaluation), model_id=info.model_id, dataset=dataset)
         _log_curve(unlearned)
         if evidence.commitments is not None:
             mlflow.log_dict({"schema": SCHEMA, **encode(evidence.commitments)}, f"{DOCUMENTS}/commitment.json")
@@ -141,7 +138,7 @@ def register(registry: Registry, name: str, evidence: Evidence, folder: Path) ->
         documents=evidence.documents,
         shard_logs=evidence.shard_logs,
     )
-    return _registered(evidence, enter(registry, name, entry, figures))
+    return _registered(evidence, enter(registry, name, entry, scores))
 
 
 def find_trained(registry: Registry, name: str, folder: Path) -> RegisteredFamily | None:
@@ -260,18 +257,6 @@ def _parameters(unlearned: Unlearned) -> dict[str, object]:
         flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, Mapping) else {key: value}
     kept = unlearned.steps if unlearned.kept_step is None else unlearned.kept_step
     return {f"unlearn.{key}": value for key, value in flat.items()} | {"steps": unlearned.steps, "kept_step": kept, "stopped": unlearned.stopped}
-
-
-def _metrics(evaluation: Evaluation) -> dict[str, float]:
-    metrics = {f"utility/{name}": score.value for name, score in evaluation.utility.items()}
-    for state, prefix in _STATES.items():
-        report: ModelReport = getattr(evaluation, state)
-        for name, scores in report.scores.items():
-            shown = scores if state == "after" else {metric: scores[metric] for metric in _COMPARED if metric in scores}
-            metrics |= {f"{prefix}{_SET_NAMES.get(name, name)}/{metric}": score.value for metric, score in shown.items()}
-        for test in report.canaries:
-            metrics |= {f"{prefix}canaries/{test.attack}_auc": test.auc.value, f"{prefix}canaries/{test.attack}_epsilon": test.epsilon}
-    return metrics
 
 
 def _log_curve(unlearned: Unlearned) -> None:

@@ -27,7 +27,7 @@ def decoder_layers(model: Any) -> torch.nn.ModuleList:
     Raises:
         ConfigError: an architecture whose layers are not found.
     """
-    return _decoder(model)[2]
+    return decoder_list(model)[2]
 
 
 def require_layer(model: Any, layer: int) -> None:
@@ -36,7 +36,7 @@ def require_layer(model: Any, layer: int) -> None:
     Raises:
         ConfigError: with the number of layers.
     """
-    found = len(_decoder(model)[2])
+    found = len(decoder_list(model)[2])
     if not 0 <= layer < found:
         raise ConfigError(f"layer {layer}: the model has {found} decoder layers, counted from 0; set unlearn.method.layer to at most {found - 1}")
 
@@ -46,7 +46,7 @@ def first_trainable_layer(model: Any) -> int:
 
     Where none may change, the number of layers.
     """
-    _, _, layers = _decoder(model)
+    _, _, layers = decoder_list(model)
     inside = {id(parameter) for parameter in layers.parameters()}
     if any(parameter.requires_grad and id(parameter) not in inside for parameter in unwrapped(model).base_model.parameters()):
         return 0
@@ -153,7 +153,7 @@ class _Watched(_Stand):
 
 def _run(model: Any, rows: Sequences, first: int, layer: int, inputs: Tensor | None) -> tuple[Tensor | None, Tensor]:
     """What enters `first` (None at 0) and what leaves `layer`; the layers below `first` run only where `inputs` of it are not given."""
-    owner, name, layers = _decoder(model)
+    owner, name, layers = decoder_list(model)
     cut: list[torch.nn.Module] = list(layers)[: layer + 1]
     if inputs is not None:
         cut[:first] = [_Skipped(each) for each in cut[:first]]
@@ -168,7 +168,7 @@ def _run(model: Any, rows: Sequences, first: int, layer: int, inputs: Tensor | N
     return watched[first].entered if first else None, watched[layer].left
 
 
-def _decoder(model: Any) -> tuple[torch.nn.Module, str, torch.nn.ModuleList]:
+def decoder_list(model: Any) -> tuple[torch.nn.Module, str, torch.nn.ModuleList]:
     """The module that holds the decoder layers, under which name, and the layers.
 
     Raises:

@@ -70,9 +70,9 @@ def _normal_floats(weight: Tensor, block: int) -> Tensor:
     scale = grouped.abs().amax(-1, keepdim=True)
     levels = nf4_levels().to(weight.device)
     edges = (levels[1:] + levels[:-1]) / 2
-    return _ungrouped(levels[torch.bucketize(grouped / scale.clamp(min=torch.finfo(torch.float32).tiny), edges)] * scale, weight.flatten()[None]).reshape(
-        weight.shape
-    )
+    return _ungrouped(
+        levels[torch.bucketize(grouped / scale.clamp(min=torch.finfo(torch.float32).tiny), edges)] * scale, weight.flatten()[None]
+    ).reshape(weight.shape)
 
 
 @cache
