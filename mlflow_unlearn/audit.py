@@ -6,11 +6,11 @@ is in memory at a time, made anew for each state and only if something is asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import evaluate
 from .audit_sets import AuditSets, subject_of
@@ -23,7 +23,7 @@ from .engine.remembered import RememberedSubject
 from .evaluate import Measures, Subjects
 from .measurements import ModelReport, Score
 from .params import EvaluateParams
-from .protocols import Progress, Subject
+from .protocols import Progress, Record, Subject
 
 FINE_TUNED = "after_finetune"
 Loaded = tuple[Any, Any]
@@ -53,11 +53,21 @@ class AuditJob:
     sets: AuditSets
     measures: Measures
     params: EvaluateParams
+    reference: Origin | None = None
+    """A model that never saw the records; None: what compares with one is absent."""
     precisions: tuple[str, ...] = (FULL,)
     """In which the model is deployed."""
     folder: Path | None = None
     """Where what models say is remembered; None remembers nothing."""
     tell: Report = field(default=lambda _what, _how_far: None)
+
+    def reference_subject(self, name: str) -> Subject | None:
+        """One set as the reference model sees it; None without one."""
+        return None if self.reference is None else self._compared.subject(self, name)
+
+    @cached_property
+    def _compared(self) -> State:
+        return State(name="reference", origin=cast("Origin", self.reference))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +96,11 @@ class State:
     """What decides the change, for the key of what is remembered."""
 
     @cached_property
+    def seen(self) -> dict[str, Subject]:
+        """Sets that were asked about."""
+        return {}
+
+    @cached_property
     def loaded(self) -> Loaded:
         """The model, kept until `release`; not to be changed."""
         return self.fresh()
@@ -100,14 +115,17 @@ class State:
         records = job.sets.records[name]
 
         def ask() -> Subject:
-            return subject_of(*self.loaded, job.sets, records, job.params)
+            return subject_of(self.loaded, job.sets, records, job.params, job.reference_subject(name))
 
-        if job.folder is None or self.origin.many:
-            return ask()
+        if name not in self.seen:
+            self.seen[name] = self._remembered(job, records, ask) if job.folder is not None and not self.origin.many else ask()
+        return self.seen[name]
+
+    def _remembered(self, job: AuditJob, records: Sequence[Record], ask: Callable[[], Subject]) -> Subject:
         asked = [[r.prompt, r.answer, r.paraphrased_answer, list(r.wrong_answers)] for r in records]
         how = [job.sets.template, job.sets.other_answers, job.params.batch_tokens, job.params.max_new_tokens]
         key = sha256_json([self.origin.digest, self.change_key, asked, how])
-        return RememberedSubject(ask=ask, answers=[r.answer for r in records], folder=job.folder, key=key[:40])
+        return RememberedSubject(ask=ask, answers=[r.answer for r in records], folder=cast("Path", job.folder), key=key[:40])
 
     def subjects(self, job: AuditJob) -> dict[str, Subject]:
         """Every set as this state sees it, asked now what every report needs."""

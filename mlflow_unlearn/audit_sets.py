@@ -84,6 +84,10 @@ class AuditSets:
             return encode(tokenizer, self.template, prompts, answers)
         return encode_classes(tokenizer, self.template, prompts, answers, classes)
 
+    def prefix(self, tokenizer: Any, count: int) -> tuple[int, ...]:
+        """Tokens of the first so many held-out records, one after another; nobody was ever trained on them."""
+        return tuple(token for each in self.examples(tokenizer, self.records["holdout"][:count]) for token in each.tokens)
+
     @staticmethod
     def classes(model: Any) -> Mapping[str, int] | None:
         """The classes that a model, or an ensemble of them, tells apart; None for language models."""
@@ -101,8 +105,19 @@ class AuditSets:
         return [[next(found) for _ in record.wrong_answers] for record in records]
 
 
-def subject_of(model: Any, tokenizer: Any, sets: AuditSets, records: Sequence[Record], params: EvaluateParams) -> Subject:
-    """Some records as a model sees them, lazily; an ensemble is asked by whom a record is about, as it is when it is served."""
+def subject_of(
+    loaded: tuple[Any, Any], sets: AuditSets, records: Sequence[Record], params: EvaluateParams, reference: Subject | None = None
+) -> Subject:
+    """Some records as a model sees them, lazily; an ensemble is asked by whom a record is about, as it is when it is served.
+
+    Args:
+        loaded: the model, or the ensemble, and its tokenizer.
+        sets: what all of them are asked.
+        records: those that are asked here.
+        params: sizes of batches and answers, and of the prefix of `prefixed_log_probs`.
+        reference: the same records as a model sees them that never saw them.
+    """
+    model, tokenizer = loaded
     classes = sets.classes(model)
     others = sets.other_answers and classes is None
     given: dict[str, Any] = {
@@ -111,6 +126,8 @@ def subject_of(model: Any, tokenizer: Any, sets: AuditSets, records: Sequence[Re
         "answers": [record.answer for record in records],
         "paraphrased": sets.paraphrased(tokenizer, records) if others else (),
         "wrong": sets.wrong(tokenizer, records) if others else (),
+        "reference": reference,
+        "prefix": sets.prefix(tokenizer, params.prefix_records) if classes is None else (),
         "batch_tokens": params.batch_tokens,
         "max_new_tokens": params.max_new_tokens,
     }

@@ -18,6 +18,7 @@ from .audit_sets import subject_of
 from .engine.examples import padding
 from .engine.layers import decoder_layers
 from .engine.lens import ending_after
+from .engine.patching import depths
 from .engine.relearning import relearned
 from .engine.sampling import drawn
 from .engine.two_versions import guided_answers
@@ -60,7 +61,7 @@ class Deep:
 
     def subject(self, loaded: Loaded, records: Sequence[Record]) -> Subject:
         """Records as a loaded model sees them."""
-        return subject_of(*loaded, self.job.sets, records, self.job.params)
+        return subject_of(loaded, self.job.sets, records, self.job.params)
 
 
 def otherwise(deep: Deep, form: str) -> Probe:
@@ -136,6 +137,25 @@ def logit_lens(deep: Deep) -> Probe:
     return Probe(tests=tuple(tests), outputs_only=False, note=f"{len(decoder_layers(model)) - 1} layers below the last, each with the final head")
 
 
+def activation_patching(deep: Deep) -> Probe:
+    """How deep the forgetting goes: what the parent's answers lose with the unlearned model's states, against those of one that never saw them."""
+    if deep.job.reference is None:
+        raise UnmeasurableError("no model that never saw the records was named; set evaluate.reference in params.yaml")
+    (full, tokenizer), (unlearned, _), (retrained, _) = deep.parent.loaded, deep.state.loaded, deep.job.reference.load()
+    examples = deep.job.sets.examples(tokenizer, deep.records(INCLUDED))
+    found = depths((full, unlearned, retrained), examples, deep.job.params.batch_tokens, padding(tokenizer))
+    deep.parent.release()
+    known = found.score[np.isfinite(found.score)]
+    if not len(known):
+        raise UnmeasurableError("no layer of the parent knew any of the canaries")
+    measures = deep.job.measures
+    score = stats.mean_score(known, Direction.HIGHER, measures.bootstrap, measures.seed)
+    depth = (
+        f"unlearning depth {score.value:.3f} ({score.low:.3f} to {score.high:.3f}) over {score.n} canaries; 1 is gone from every layer that knew it"
+    )
+    return Probe(outputs_only=False, note=depth)
+
+
 def relearned_half(deep: Deep) -> Probe:
     """The model is taught half of the forgotten canaries again: does the other half come back?"""
     taught, asked_for = deep.records(INCLUDED)[::2], deep.records(INCLUDED)[1::2]
@@ -185,6 +205,7 @@ PROBES: Mapping[str, Callable[[Deep], Probe]] = {
     "sampled": sampled,
     "two versions": two_versions,
     "logit lens": logit_lens,
+    "activation patching": activation_patching,
     "relearned half": relearned_half,
     "relearned strangers": relearned_strangers,
 }

@@ -210,6 +210,11 @@ class EvaluateParams:
     neighbour_sample: int = 400
     probes: tuple[str, ...] | None = None
     """Which probes of the deep audit to run; null runs all."""
+    reference: str | None = None
+    """A model that never saw the records (a retrained one, else what training started from): a folder, hub id or `models:/NAME/VERSION`. The attack
+    `reference` and the probes `activation patching` and `closer to` compare with it; null: they are absent."""
+    prefix_records: int = 4
+    """Held-out records that the attack `recall` puts before each record."""
     draws: int = 300
     """Answers drawn of each of the worst records: without a leak the limit of its probability is about 3 / draws."""
     worst: int = 20

@@ -38,20 +38,19 @@ class Depths:
     token."""
 
 
-def depths(full: Any, unlearned: Any, retrained: Any, examples: Sequence[Example], batch_tokens: int, pad: int) -> Depths:
+def depths(models: tuple[Any, Any, Any], examples: Sequence[Example], batch_tokens: int, pad: int) -> Depths:
     """The unlearning depth of each record.
 
     Args:
-        full: the parent, which knows the records.
-        unlearned: the model in question.
-        retrained: a model that never saw them; all three of one architecture.
+        models: the parent, which knows the records; the unlearned model; and one that never saw them. All of one architecture.
         examples: the records.
         batch_tokens: most padded tokens in one pass.
         pad: token id used for padding.
     """
+    full, unlearned, retrained = models
     layers = len(decoder_layers(full))
     found = np.zeros((3, layers, len(examples)))
-    for model in (full, unlearned, retrained):
+    for model in models:
         model.eval()
     for batch in micro_batches(examples, range(len(examples)), batch_tokens, pad):
         rows, own = moved_rows(batch, device_of(full)), batch.index.numpy()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from ..adapters import bases
 from ..audit import AuditJob, Origin
 from ..audit_sets import AuditSets
 from ..catalog import build
@@ -57,6 +58,7 @@ def look(bench: Workbench, split: Split, unlearned: Unlearned, sets: AuditSets) 
             model=Origin(load=partial(_unlearned, bench, folder), digest=unlearned.tensor_digest, many=is_ensemble(folder)),
             sets=sets,
             measures=measures,
+            reference=_reference(bench),
             params=bench.params.evaluate,
             precisions=bench.policy.deployed_precisions,
             folder=bench.scratch / "evaluation",
@@ -99,6 +101,15 @@ def _first_policy(bench: Workbench, used: Sequence[str]) -> str:
     """The policy that counts: the one in force when these canaries were first opened; without canaries today's, since nothing was looked at."""
     found = {bench.ledger.first_policy(pool) for pool in used} or {policy_digest(bench.policy)}
     return found.pop() if len(found) == 1 else sha256_json(sorted(found))  # several: none of them is that of the evaluation
+
+
+def _reference(bench: Workbench) -> Origin | None:
+    """The model that `evaluate.reference` names."""
+    named = bench.params.evaluate.reference
+    if named is None:
+        return None
+    files = bases.fetch(named)
+    return Origin(load=partial(bases.load, files, bench.params.unlearn.device), digest=files.pinned.tensor_digest)
 
 
 def _unlearned(bench: Workbench, folder: Path) -> tuple[object, object]:
