@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui bench bench-engine bench-exact clean
+.PHONY: help demo test check ui bench bench-engine bench-exact bench-eval bench-verdict clean
 
 INSTALLED := .venv/.installed
 BIN := $(CURDIR)/.venv/bin
@@ -27,6 +27,8 @@ help:
 	@echo "make bench             the figures of docs/benchmarks.md, each against its baseline in the same run"
 	@echo "make bench-engine      unlearning steps against plain code: speed, memory, same numbers; more where there is a CUDA device"
 	@echo "make bench-exact       exact deletion against training everything again; what shards cost in accuracy"
+	@echo "make bench-eval        scoring every metric in one pass against one pass a metric; what is remembered; the demo's quick audit"
+	@echo "make bench-verdict     honest retrains and cheats through the real verdict (an hour or two; goes on where it stopped; TRIALS=4 for a taste)"
 	@echo "make clean             removes build/ and caches; .venv, mlflow.db and .unlearn/ stay"
 
 .venv: $(INSTALLED)
@@ -72,6 +74,12 @@ bench-engine: $(INSTALLED)
 
 bench-exact: $(INSTALLED)
 	@"$(BIN)/python" benchmarks/exact.py
+
+bench-eval: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/evaluation.py
+
+bench-verdict: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/verdict.py $(if $(TRIALS),--trials "$(TRIALS)")
 
 clean:
 	rm -rf build .hypothesis .mypy_cache .ruff_cache .pytest_cache
