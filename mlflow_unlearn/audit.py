@@ -140,19 +140,29 @@ class State:
         self.__dict__.pop("loaded", None)
 
 
-def audit(job: AuditJob) -> Audited:
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A parent that was looked at already, through the same sets and measures."""
+
+    report: ModelReport
+    subjects: Subjects
+
+
+def audit(job: AuditJob, parent: Known | None = None) -> Audited:
     """Look at every state in turn.
+
+    Args:
+        job: what to look at.
+        parent: what an earlier audit of another model found of the same parent; None looks at it now.
 
     Raises:
         UnlearnError: a model answers with what are not numbers.
         ConfigError: a deployed precision is not known.
     """
-    parent = State(name="before", origin=job.parent)
-    before = parent.subjects(job)
-    report = evaluate.report(before, job.measures)
-    parent.release()
+    known = parent or _known(job)
+    before = known.subjects
     seen: dict[str, Subjects] = {"before": before}
-    reports: dict[str, ModelReport] = {"before": report}
+    reports: dict[str, ModelReport] = {"before": known.report}
     for state in states(job):
         seen[state.name] = state.subjects(job)
         found = evaluate.report(seen[state.name], job.measures)
@@ -168,6 +178,14 @@ def audit(job: AuditJob) -> Audited:
         paraphrase_gap=evaluate.paraphrase_gap(seen["after"], job.measures),
         subjects=seen,
     )
+
+
+def _known(job: AuditJob) -> Known:
+    state = State(name="before", origin=job.parent)
+    subjects = state.subjects(job)
+    found = Known(report=evaluate.report(subjects, job.measures), subjects=subjects)
+    state.release()
+    return found
 
 
 def states(job: AuditJob) -> Iterator[State]:

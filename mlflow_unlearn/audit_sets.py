@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from .engine.classifying import known_classes
@@ -79,10 +80,20 @@ class AuditSets:
         Raises:
             DataError: an answer is no class that the classifier knows.
         """
-        prompts, answers = [record.prompt for record in records], [record.answer for record in records]
-        if classes is None:
-            return encode(tokenizer, self.template, prompts, answers)
-        return encode_classes(tokenizer, self.template, prompts, answers, classes)
+        kept = self._tokens.get((id(tokenizer), id(records)))
+        if kept is None or kept[0] is not tokenizer or kept[1] is not records:
+            prompts, answers = [record.prompt for record in records], [record.answer for record in records]
+            if classes is None:
+                found = encode(tokenizer, self.template, prompts, answers)
+            else:
+                found = encode_classes(tokenizer, self.template, prompts, answers, classes)
+            kept = self._tokens[id(tokenizer), id(records)] = (tokenizer, records, found)
+        return kept[2]
+
+    @cached_property
+    def _tokens(self) -> dict[tuple[int, int], tuple[Any, Sequence[Record], list[Example]]]:
+        """What was encoded: every state of one model asks the same. Both keys are kept alive, so that no other object takes their place."""
+        return {}
 
     def prefix(self, tokenizer: Any, count: int) -> tuple[int, ...]:
         """Tokens of the first so many held-out records, one after another; nobody was ever trained on them."""
