@@ -82,19 +82,19 @@ class Place:
         return decode(Evaluation, json.loads(self.path(name).read_bytes()), str(self.path(name))) if self.path(name).exists() else None
 
 
-def home() -> Path:
+def home(folder: Path = HOME) -> Path:
     """A folder for these worlds, cheats and settings: others are other experiments."""
     sources = [(Path(__file__).parent / name).read_text() for name in MAKERS]
-    return HOME / sha256_json(sources)[:12]
+    return folder / sha256_json(sources)[:12]
 
 
-def run_trial(place: Place, sizes: Sizes) -> None:
+def run_trial(place: Place, sizes: Sizes, methods: bool) -> None:
     """Train, cheat and evaluate whatever is not there yet."""
     here = world(place.seed, sizes)
     trial = Trial(world=here, seed=place.seed, parent=place.weights("parent", lambda: trained(here.trained, place.seed)))
     made: dict[str, Callable[[], Any]] = {HONEST: lambda: trained(here.kept, 10_000 + place.seed)}
     made |= {name: lambda cheat=cheat: cheat(trial) for name, cheat in CHEATS.items()}
-    if place.seed < METHOD_TRIALS:
+    if methods and place.seed < METHOD_TRIALS:
         made |= {name: lambda recipe=recipe: recipe.run(trial) for name, recipe in METHODS.items()}
     for name, make in made.items():
         if not place.path(name).exists():
@@ -180,13 +180,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop starting trials after so long; run again to go on")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=HOME, help="where what was found is kept")
+    parser.add_argument("--without-methods", action="store_true", help="honest retrains and cheats only")
     parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--table", action="store_true", help="judge what is there and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    places = [Place(folder=home() / f"{seed:03d}", seed=seed) for seed in range(options.trials)]
+    places = [Place(folder=home(options.folder) / f"{seed:03d}", seed=seed) for seed in range(options.trials)]
     if options.part is not None:
-        _work(places[options.part :: options.processes], options.minutes)
+        _work(places[options.part :: options.processes], options)
         return
     if not options.table:
         _side_by_side(options)
@@ -194,19 +196,19 @@ def main() -> None:
 
 
 def _side_by_side(options: argparse.Namespace) -> None:
-    command = [sys.executable, __file__, "--trials", str(options.trials), "--minutes", str(options.minutes), "--processes", str(options.processes)]
+    command = [sys.executable, __file__, *sys.argv[1:]]
     parts = [subprocess.Popen([*command, "--part", str(part)], env=os.environ | {"OMP_NUM_THREADS": "1"}) for part in range(options.processes)]
     ended = [part.wait() for part in parts]
     if any(ended):
         sys.exit("a process ended early; what it finished is kept, run again to go on")
 
 
-def _work(places: list[Place], minutes: float) -> None:
+def _work(places: list[Place], options: argparse.Namespace) -> None:
     started = time.monotonic()
     for place in places:
-        if time.monotonic() - started > 60 * minutes:
+        if time.monotonic() - started > 60 * options.minutes:
             return
-        run_trial(place, Sizes())
+        run_trial(place, Sizes(), not options.without_methods)
         print(f"trial {place.seed}: {sum(1 for _ in place.folder.glob('*.json'))} models, {POLICY.deployed_precisions}", file=sys.stderr, flush=True)
 
 
