@@ -21,7 +21,7 @@ RANKS = {
     1: (
         "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
         "stats epsilon readings forget_quality model_utility privacy_leak asking "
-        "calibrated_gap closure provenance story ancestry picture layers drawing sisa ensembles"
+        "calibrated_gap figures questions closure provenance story ancestry picture layers drawing sisa ensembles"
     ),
     2: "engine",
     3: "methods metrics attacks",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from exact_evidence import made
 from simulated import KNOWN, MEASURES, UNKNOWN, SimulatedSubject, drawn, honest, model, subject
 
-from mlflow_unlearn.errors import UnlearnError
-from mlflow_unlearn.evaluate import KEPT, UTILITY_METRICS, UTILITY_SETS, paraphrase_gap, report, utility, verbatim_hits
-from mlflow_unlearn.records import Direction, Evaluation
+from mlflow_unlearn.errors import UnlearnError, UnmeasurableError
+from mlflow_unlearn.evaluate import KEPT, UTILITY_METRICS, UTILITY_SETS, paraphrase_gap, remaining, report, utility, verbatim_hits
+from mlflow_unlearn.figures import figures
+from mlflow_unlearn.judge import judge
+from mlflow_unlearn.measurements import Direction
+from mlflow_unlearn.policy import Policy
+from mlflow_unlearn.protocols import Subject
+from mlflow_unlearn.records import Claim, Evaluation, Outcome
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +107,69 @@ def test_a_diverged_model_is_refused_in_words_and_without_its_records() -> None:
 def test_equal_seeds_give_equal_evaluations() -> None:
     again = drawn(UNKNOWN, UNKNOWN)
     assert again == honest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongAnswers:
+    """A metric that says something of answers of more than one word only."""
+
+    direction: ClassVar[Direction] = Direction.LOWER
+    lacking: ClassVar[str] = "a second word"
+
+    def defined(self, subject: Subject) -> np.ndarray:
+        return np.array([" " in answer for answer in subject.answers])
+
+    def values(self, subject: Subject) -> np.ndarray:
+        return np.array([float(len(answer)) if " " in answer else np.nan for answer in subject.answers])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsReference:
+    def suspicion(self, subject: Subject) -> np.ndarray:
+        raise UnmeasurableError("no reference model was named")
+
+
+def mixed(answers: list[str]) -> SimulatedSubject:
+    known = subject(len(answers), KNOWN, 3)
+    return replace(known, answers=answers)
+
+
+def test_a_metric_that_only_some_records_have_is_the_mean_of_those_and_says_how_many() -> None:
+    found = report({"requested": mixed(["a b", "c", "d e f"])}, replace(MEASURES, metrics={"long": LongAnswers()}))
+    assert (found.scores["requested"]["long"].value, found.scores["requested"]["long"].n) == (4.0, 2)
+    assert found.absent == {}
+
+
+def test_a_metric_that_no_record_has_is_absent_by_name_and_no_number() -> None:
+    found = report({"requested": mixed(["a", "c"])}, replace(MEASURES, metrics={"long": LongAnswers()}))
+    assert "long" not in found.scores["requested"]
+    assert found.absent == {"requested/long": "no record of requested has a second word"}
+
+
+def test_an_attack_without_what_it_compares_with_is_absent_by_name_and_keeps_from_pass() -> None:
+    states = model(forgotten=UNKNOWN, seed=2)
+    found = report(states, replace(MEASURES, attacks={**MEASURES.attacks, "reference": NeedsReference()}))
+    assert {test.attack for test in found.canaries} == {"loss", "min_k"}
+    assert found.absent["audit_included/reference"] == "no reference model was named"
+    evaluation = replace(honest(), after=found, settings={**honest().settings, "attacks": ["loss", "min_k", "reference"]})
+    removal, suppression = judge(evaluation, Policy(), made(Claim.APPROXIMATE))
+    assert removal.outcome is suppression.outcome is Outcome.INCONCLUSIVE
+
+
+def test_what_remains_is_all_in_the_parent_and_nothing_in_a_retrain() -> None:
+    before, after = model(forgotten=KNOWN, seed=1), model(forgotten=UNKNOWN, seed=2)
+    whole, nothing = remaining(before, before, {}), remaining(before, after, {})
+    assert whole is not None
+    assert nothing is not None
+    assert whole.share.value == pytest.approx(1.0)
+    assert abs(nothing.share.value) < 0.1
+    assert remaining(before, {"retain": after["retain"]}, {}) is None
+
+
+def test_figures_name_the_state_and_show_what_remains(retrained: Evaluation) -> None:
+    named = figures(replace(retrained, precisions={"int4": retrained.after}))
+    assert retrained.after.gap is not None
+    assert named["canaries/remains"] == named["int4/canaries/remains"] == retrained.after.gap.share.value
+    assert named["before/canaries/loss_auc"] == 1.0
+    assert named["forget/exact_memorization"] == retrained.after.scores["requested"]["exact_memorization"].value
+    assert "before/forget/exact_memorization" not in named

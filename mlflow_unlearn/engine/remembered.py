@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -107,7 +108,7 @@ class RememberedSubject:
         path = self.folder / f"{self.key}.{name}.npz"
         if path.is_file():
             try:
-                with np.load(path, allow_pickle=False) as kept:
+                with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as kept:
                     return np.split(kept["flat"], kept["ends"][:-1]) if len(kept["ends"]) else []
             except (BadZipFile, ValueError, KeyError, OSError, EOFError):
                 path.unlink()  # cut short or damaged: asked again
@@ -118,8 +119,6 @@ class RememberedSubject:
 
 
 def _write(path: Path, **arrays: NDArray[Any]) -> None:
-    from io import BytesIO
-
     sink = BytesIO()
     np.savez(sink, allow_pickle=False, **arrays)
     write_atomically(path, sink.getvalue())

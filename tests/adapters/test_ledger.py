@@ -165,3 +165,11 @@ def test_a_ledger_that_does_not_answer_is_one_line_without_its_password(uri):
     with pytest.raises(LedgerError, match=r"^ledger [^\n]*; check MLFLOW_UNLEARN_LEDGER_URI and that the database answers$") as caught:
         Ledger(uri).open()
     assert "secret" not in str(caught.value)
+
+
+def test_the_policy_of_the_first_attempt_is_the_one_that_counts(ledger):
+    assert ledger.first_policy("pool/2x1x1/0.0.0") == ""
+    ledger.attempt("m/2", "pool/2x1x1/0.0.0", "w1", NOW, "first")
+    ledger.attempt("m/2", "pool/2x1x1/0.0.0", "w2", NOW, "second")
+    assert ledger.first_policy("pool/2x1x1/0.0.0") == ledger.first_policy("pool") == "first"
+    assert ledger.first_policy("other pool") == ""

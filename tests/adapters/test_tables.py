@@ -74,6 +74,21 @@ def test_strangers_take_the_place_of_the_subject(tmp_path):
     assert read_names([Source(name="d.csv", path=tmp_path / "d.csv")], COLUMNS) == ("Ana Lu",)
 
 
+def test_nobody_is_their_own_stranger(tmp_path):
+    source = write(tmp_path / "d.csv", ROWS[:1])
+    for strangers in (["Ana Lu", "Zed Po"], ["Zed Po", "Ana Lu"]):
+        assert read_records([source], schema(), strangers)[0].swapped_prompt == "Where is Zed Po?"
+    assert read_records([source], schema(), ["Ana Lu"])[0].swapped_prompt is None
+
+
+def test_records_that_ask_the_same_of_different_people_are_of_one_kind(tmp_path):
+    other = ROWS[0] | {"record_id": "r09", "subject_id": "2", "name": "Bo", "question": "Where is Bo?", "answer": "Bo is away."}
+    records = read_records([write(tmp_path / "d.csv", [*ROWS, other])], schema())
+    kinds = {record.prompt: record.kind for record in records}
+    assert kinds["Where is Ana Lu?"] == kinds["Where is Bo?"] == keyed_tag(KEY, "kind", "Where is ?")
+    assert kinds["What is 2+2?"] is None
+
+
 @pytest.mark.parametrize("name", ["d.parquet", "d.csv", "d.jsonl"])
 def test_a_missing_column_names_file_column_and_key(tmp_path, name):
     with pytest.raises(DataError, match=rf"^{name}: no column 'prompt' \(data\.columns\.prompt of params\.yaml\); .*correct params"):

@@ -17,6 +17,7 @@ from shard_workshop import SHARDS, SLICES, Workshop, about
 
 from mlflow_unlearn.adapters import bases, ensembles
 from mlflow_unlearn.adapters.ensembles import load
+from mlflow_unlearn.audit_sets import AuditSets, subject_of
 from mlflow_unlearn.catalog import build
 from mlflow_unlearn.ensembles import tensor_prefix
 from mlflow_unlearn.errors import DataError
@@ -26,7 +27,7 @@ from mlflow_unlearn.records import Split
 from mlflow_unlearn.stages.claiming import replay_here
 from mlflow_unlearn.stages.cutting import cut_shards
 from mlflow_unlearn.stages.replaying import known_replay
-from mlflow_unlearn.stages.scoring import RawSets, subjects
+from mlflow_unlearn.stages.scoring import read_audit_sets
 
 CLASSES = ("yes", "no", "maybe")
 EVERYBODY = [record for place in product(range(SHARDS), range(SLICES)) for record in about(*place, answers=CLASSES, records=3)]
@@ -49,13 +50,13 @@ def family(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> W
     return made
 
 
-def asked(family: Workshop, **sets: Sequence[Record]) -> tuple[Mapping[str, Subject], RawSets]:
+def asked(family: Workshop, **sets: Sequence[Record]) -> tuple[Mapping[str, Subject], AuditSets]:
     """What `evaluate` would see of the ensemble."""
     bench = family.bench()
     split: Split = family.split(EVERYBODY, **sets)
-    raw = RawSets.read(bench, split)
+    raw = read_audit_sets(bench, split)
     ensemble, tokenizer, _ = load(bench.route / "model", "cpu")
-    return subjects(ensemble, tokenizer, raw, bench.params), raw
+    return {name: subject_of((ensemble, tokenizer), raw, records, bench.params.evaluate) for name, records in raw.records.items()}, raw
 
 
 def test_an_ensemble_of_classifiers_knows_the_classes_of_its_records(family: Workshop) -> None:

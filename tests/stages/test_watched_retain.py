@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_unlearn.protocols import Record
 from mlflow_unlearn.audit_sets import in_keyed_order, watched_retain
+from mlflow_unlearn.protocols import Record
 
 
 def records(people: int, facts: int) -> list[Record]:
