@@ -65,6 +65,13 @@ class Example:
     group: str
     """Column that says who is a neighbour of whom."""
     shards: int
+    more: tuple[str, ...] = ()
+    """Further columns of text that only this example has."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every column of text."""
+        return (*_TEXTS, self.group, *self.more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +102,18 @@ def write(folder: Path, example: Example, erased: Erasures) -> Written:
     trained = [row for row in left if row["record_id"] not in excluded]
     with _moved_into(folder) as aside:
         _write_train(aside / "train", trained, example, erased.key)
-        write_rows(aside / "holdout.parquet", erased.left(example.holdout), example.group)
-        write_rows(aside / "general.parquet", example.general, example.group)
-        _write_canaries(aside, left, flips, example.group, erased.key)
+        write_rows(aside / "holdout.parquet", erased.left(example.holdout), example.texts)
+        write_rows(aside / "general.parquet", example.general, example.texts)
+        _write_canaries(aside, left, flips, example.texts, erased.key)
         write_atomically(aside / "tokenizer_corpus.txt", ("\n".join(example.corpus) + "\n").encode())
     return Written(trained=len(trained), excluded=len(excluded & ids), erased_canaries=len(example.flips) - len(flips))
 
 
-def write_rows(path: Path, rows: Sequence[Row], group: str, metadata: Mapping[str, str] | None = None, extra: Sequence[tuple[str, Any]] = ()) -> None:
-    """Parquet with the columns of every example plus `extra`; equal rows give equal bytes."""
-    columns = [*((name, arrow.string()) for name in (*_TEXTS, group)), ("wrong_answers", arrow.list_(arrow.string())), *extra]
+def write_rows(
+    path: Path, rows: Sequence[Row], texts: Sequence[str], metadata: Mapping[str, str] | None = None, extra: Sequence[tuple[str, Any]] = ()
+) -> None:
+    """Parquet with columns of text, the wrong answers and `extra`; equal rows give equal bytes."""
+    columns = [*((name, arrow.string()) for name in texts), ("wrong_answers", arrow.list_(arrow.string())), *extra]
     table = arrow.Table.from_pylist([dict(row) for row in rows], schema=arrow.schema(columns, metadata=dict(metadata or {})))
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd")
@@ -126,11 +135,11 @@ def _write_train(folder: Path, rows: Sequence[Row], example: Example, key: bytes
     for row in sorted(rows, key=lambda row: str(row["record_id"])):
         cut[int(keyed_tag(key, "shard", row["subject_id"]), 16) % example.shards].append(row)
     for number, shard in enumerate(cut):
-        write_rows(folder / f"shard-{number:03d}.parquet", shard, example.group)
-    write_rows(folder / "general.parquet", example.general, example.group)
+        write_rows(folder / f"shard-{number:03d}.parquet", shard, example.texts)
+    write_rows(folder / "general.parquet", example.general, example.texts)
 
 
-def _write_canaries(folder: Path, rows: Sequence[Row], flips: Sequence[Flip], group: str, key: bytes) -> None:
+def _write_canaries(folder: Path, rows: Sequence[Row], flips: Sequence[Flip], texts: Sequence[str], key: bytes) -> None:
     """The flips with the texts of all canaries (DVC keeps them) and the commitment to them (git keeps it).
 
     The salt comes from the tag key: secret to whoever lacks it, the same whenever the same flips are written again.
@@ -138,7 +147,7 @@ def _write_canaries(folder: Path, rows: Sequence[Row], flips: Sequence[Flip], gr
     salt = bytes.fromhex(keyed_tag(key, "canary", *(flip.record_id for flip in sorted(flips))))
     flip_of = {flip.record_id: flip for flip in flips}
     canaries = [{**row, "pool": flip.pool, "included": flip.included} for row in rows if (flip := flip_of.get(row["record_id"]))]
-    write_rows(folder / "canaries.parquet", canaries, group, {"unlearn.salt": salt.hex()}, _FLIPS)
+    write_rows(folder / "canaries.parquet", canaries, texts, {"unlearn.salt": salt.hex()}, _FLIPS)
     counts = {pool: sum(flip.pool == pool for flip in flips) for pool in ("audit", "tuning")}
     write_document(folder / "commitment.json", COMMITMENT, {"commitment": commitment(flips, salt), **counts})
 

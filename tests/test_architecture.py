@@ -20,7 +20,7 @@ RANKS = {
     0: "errors lineage records exactness measurements",
     1: (
         "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
-        "stats epsilon readings forget_quality model_utility privacy_leak asking "
+        "stats epsilon roc equivalence indistinguishability three_samples power readings forget_quality model_utility privacy_leak asking "
         "calibrated_gap figures questions closure provenance story ancestry picture layers drawing sisa ensembles"
     ),
     2: "engine",
@@ -49,6 +49,7 @@ HEAVY_OWNERS = {
     "tokenizers": {"adapters"},
     "pyarrow": {"adapters"},
     "torch": {"adapters", "engine", "methods", "losses", "unlearn", "testing", "trial"},
+    "lm_eval": {"adapters"},
     "click": {"cli"},
     "rich": {"commands", "stages"},
 }

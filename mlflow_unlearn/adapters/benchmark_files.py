@@ -137,8 +137,12 @@ class _Files:
 
     def made(self, records: Mapping[str, Sequence[Record]], texts: Mapping[str, Sequence[str]]) -> BenchmarkFiles:
         """Without the sets that have no rows."""
-        present, known = ({name: rows for name, rows in each.items() if rows} for each in (records, texts))
-        return BenchmarkFiles(records=present, texts=known, files=dict(self.read), unchecked=unchecked(self.folder, sorted(self.read)))
+        return BenchmarkFiles(
+            records={name: rows for name, rows in records.items() if rows},
+            texts={name: rows for name, rows in texts.items() if rows},
+            files=dict(self.read),
+            unchecked=unchecked(self.folder, sorted(self.read)),
+        )
 
     def _paths(self, stem: str) -> list[Path]:
         """One file, or the parts into which the hub cuts Parquet files (`forget-00000-of-00002.parquet`)."""

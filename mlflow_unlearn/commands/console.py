@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .console_benchmark import show_muse, show_tasks, show_tofu
 from .console_exact import show_forecast, show_replay, show_switched_off
+from .console_power import show_power
 
 SHOWN_OUTPUTS = 12
 """Derived outputs that a trace shows to people."""
@@ -37,6 +39,10 @@ def show(kind: str, document: dict[str, Any]) -> None:
         "guard": _guard,
         "guard_hook": _guard_hook,
         "status": _status,
+        "tofu": show_tofu,
+        "muse": show_muse,
+        "tasks": show_tasks,
+        "power": show_power,
     }[kind](out, document)
 
 

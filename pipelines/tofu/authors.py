@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_unlearn.digests import sha256_file
+from mlflow_unlearn.adapters.benchmark_files import unchecked
 from mlflow_unlearn.errors import ConfigError, DataError
 
 ROWS_EACH = 20
@@ -19,6 +19,8 @@ AUTHORS = 200
 FORGET10 = 20
 """The last so many authors are the benchmark's forget10."""
 GROUP = "country"
+REWORDED = "paraphrased_answer"
+"""Column with the true answer in other words, of the 800 rows that have one: what TOFU's truth ratio is about."""
 _GENERAL = {"real-author": "real_authors_perturbed.jsonl", "world-fact": "world_facts_perturbed.jsonl"}
 _FILES = ("full.jsonl", "forget10_perturbed.jsonl", "retain_perturbed.jsonl", "idontknow.jsonl", *_GENERAL.values())
 _BIRTH_ROWS = 4
@@ -88,7 +90,7 @@ def read(source: Path) -> Tofu:
         DataError: a file is not the one in MANIFEST.json, or full.jsonl does not hold 200 authors.
     """
     _refuse_missing(source)
-    unchecked = _unchecked(source)
+    unlisted = unchecked(source, _FILES)
     full = _lines(source / "full.jsonl")
     if len(full) != AUTHORS * ROWS_EACH:
         raise DataError(f"full.jsonl: expected {AUTHORS * ROWS_EACH} rows, found {len(full)}; fetch the data set again")
@@ -96,7 +98,7 @@ def read(source: Path) -> Tofu:
     authors = [row for number in range(AUTHORS) for row in _author(number, full[number * ROWS_EACH : (number + 1) * ROWS_EACH], more)]
     general = [_fact(f"{kind}-{n:03d}", row) for kind, name in _GENERAL.items() for n, row in enumerate(_lines(source / name))]
     refusals = (source / "idontknow.jsonl").read_text(encoding="utf-8").splitlines()
-    return Tofu(authors=tuple(authors), general=tuple(general), refusals=tuple(refusals), unchecked=unchecked)
+    return Tofu(authors=tuple(authors), general=tuple(general), refusals=tuple(refusals), unchecked=unlisted)
 
 
 def author_id(number: int) -> str:
@@ -139,12 +141,13 @@ def _author(number: int, rows: Sequence[Mapping[str, str]], more: Mapping[tuple[
             "question": row["question"],
             "paraphrased_question": extra.get("paraphrased_question"),
             "answer": row["answer"],
+            REWORDED: extra.get(REWORDED),
             "wrong_answers": extra.get("perturbed_answer"),
         }
 
 
 def _fact(record_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    absent = dict.fromkeys(("subject_id", "subject_name", GROUP, "paraphrased_question"))
+    absent = dict.fromkeys(("subject_id", "subject_name", GROUP, "paraphrased_question", REWORDED))
     return {"record_id": record_id, **absent, "question": row["question"], "answer": row["answer"], "wrong_answers": row["perturbed_answer"]}
 
 
@@ -159,21 +162,3 @@ def _refuse_missing(source: Path) -> None:
     missing = [name for name in _FILES if not (source / name).is_file()]
     if missing:
         raise ConfigError(f"params.yaml: dataset.source holds no {', '.join(missing)}; point it at the folder with TOFU's jsonl files")
-
-
-def _unchecked(source: Path) -> tuple[str, ...]:
-    """Refuse changed files; the names of those that MANIFEST.json does not list (all of them where there is no manifest: it is optional)."""
-    manifest = source / "MANIFEST.json"
-    listed = {entry["file"]: entry["sha256"] for entry in _manifest(manifest)} if manifest.exists() else {}
-    changed = [name for name in _FILES if name in listed and listed[name] != sha256_file(source / name)]
-    if changed:
-        raise DataError(f"{', '.join(changed)}: not the bytes that MANIFEST.json beside them lists; fetch the data set again")
-    return tuple(name for name in _FILES if name not in listed)
-
-
-def _manifest(path: Path) -> list[dict[str, str]]:
-    try:
-        entries: list[dict[str, str]] = json.loads(path.read_bytes())
-    except ValueError:
-        raise DataError(f"{path.name}: not JSON; fetch the data set again") from None
-    return entries

@@ -80,6 +80,7 @@ def example(tofu: authors.Tofu, params: DatasetParams) -> files.Example:
         ),
         corpus=corpus(params.seed, [*general_text, *tofu.refusals]),
         group=authors.GROUP,
+        more=(authors.REWORDED,),
         shards=params.shards,
     )
 

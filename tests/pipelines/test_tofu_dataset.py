@@ -64,9 +64,9 @@ def test_the_request_is_forget10_and_all_of_it_is_trained_on(made: Any) -> None:
 
 
 @needs_tofu
-def test_forget10_rows_have_a_paraphrase_and_five_wrong_answers(made: Any) -> None:
+def test_forget10_rows_have_question_and_answer_in_other_words_and_five_wrong_answers(made: Any) -> None:
     rows = [row for row in made.rows("train") if row["subject_id"] in FORGET10]
-    assert all(row["paraphrased_question"] and len({row["answer"], *row["wrong_answers"]}) == 6 for row in rows)
+    assert all(row["paraphrased_question"] and row["paraphrased_answer"] and len({row["answer"], *row["wrong_answers"]}) == 6 for row in rows)
 
 
 @needs_tofu
