@@ -27,6 +27,7 @@ from .evaluate import EXCLUDED, INCLUDED, Subjects, canary_test, matches, tests_
 from .measurements import CanaryTest, Curve, Direction, Probe
 from .protocols import Progress, Record, Subject
 from .questions import FORMS, Context, asked
+from .three_samples import nearness
 
 GUIDE = 1.5
 """How far two versions together are pushed beyond the old one."""
@@ -156,6 +157,20 @@ def activation_patching(deep: Deep) -> Probe:
     return Probe(outputs_only=False, note=depth)
 
 
+def closer_to(deep: Deep) -> Probe:
+    """Is the model closer to one that never saw the canaries, or to the parent? Told, since two retrained models differ as well."""
+    reference = deep.job.reference_subject(INCLUDED)
+    if reference is None:
+        raise UnmeasurableError("no model that never saw the records was named; set evaluate.reference in params.yaml")
+    known = [np.array([t.mean() for t in each.token_log_probs]) for each in (deep.after[INCLUDED], deep.before[INCLUDED], reference)]
+    measures = deep.job.measures
+    found = nearness(known[0], known[1], known[2][None], measures.bootstrap, measures.seed)
+    away = f"{found.difference.value:+.2f} ({found.difference.low:+.2f} to {found.difference.high:+.2f}) nats nearer the parent than the reference"
+    return Probe(
+        outputs_only=False, note=f"{found.nearness.value.replace('_', ' ')}: {away}, p {found.p_retrain:.4f}, over {found.difference.n} canaries"
+    )
+
+
 def relearned_half(deep: Deep) -> Probe:
     """The model is taught half of the forgotten canaries again: does the other half come back?"""
     taught, asked_for = deep.records(INCLUDED)[::2], deep.records(INCLUDED)[1::2]
@@ -206,6 +221,7 @@ PROBES: Mapping[str, Callable[[Deep], Probe]] = {
     "two versions": two_versions,
     "logit lens": logit_lens,
     "activation patching": activation_patching,
+    "closer to": closer_to,
     "relearned half": relearned_half,
     "relearned strangers": relearned_strangers,
 }
