@@ -1,12 +1,20 @@
-"""Lower bounds on epsilon from one training run (Steinke, Nasr and Jagielski 2023, arXiv:2305.08846)."""
+"""Lower bounds on epsilon from one training run: by guesses about canaries, and by the error rates of a threshold.
+
+An epsilon of 0 says that nothing was found, never that epsilon is 0; what could have been found at all is `detectable_epsilon`.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as distributions
+
+from .errors import UnmeasurableError
+
+Values = NDArray[np.float64]
 
 _STEPS = 60
 _MOST = 50.0
@@ -18,6 +26,9 @@ def one_run_epsilon(m: int, r: int, v: int, delta: float, alpha: float) -> float
     """Largest epsilon that `v` right guesses out of `r`, among `m` coin-flipped canaries, refute at level `alpha`; 0 when they refute none.
 
     With q = 1 / (1 + e^-epsilon), p = P[Bin(r, q) >= v] + 2 m delta max_i P[v > Bin(r, q) >= v - i] / i; p grows with epsilon.
+    The guesses must have been fixed without looking at who was right.
+
+    Paper: Steinke, Nasr and Jagielski 2023 (arXiv:2305.08846), Theorem 5.2.
     """
     low, high = 0.0, _MOST
     if _p_value(0.0, m, r, v, delta) >= alpha:
@@ -28,7 +39,7 @@ def one_run_epsilon(m: int, r: int, v: int, delta: float, alpha: float) -> float
     return low
 
 
-def canary_epsilon(included: NDArray[np.float64], excluded: NDArray[np.float64], alpha: float = 0.05, seed: int = 0) -> float:
+def canary_epsilon(included: Values, excluded: Values, alpha: float = 0.05, seed: int = 0) -> float:
     """Lower bound on epsilon from suspicion of included and excluded canaries, in either direction at alpha / 2, delta 0.
 
     Equal suspicions are ordered by a seeded draw: any order that knew who was included would be a perfect attack made of nothing.
@@ -50,6 +61,94 @@ def detectable_epsilon(m: int, alpha: float = 0.05) -> float:
         return 0.0
     q = (alpha / 2) ** (1.0 / r)
     return max(0.0, math.log(q / (1.0 - q)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """How often a rule that tells members from strangers was wrong, on records that had no part in choosing it."""
+
+    missed: int
+    members: int
+    """Members called strangers, of so many."""
+    accused: int
+    strangers: int
+    """Strangers called members, of so many."""
+
+
+def threshold_epsilon(errors: Errors, delta: float = 0.0, alpha: float = 0.05) -> float:
+    """Lower bound on epsilon at confidence 1 - alpha from both error rates of one fixed rule; 0 where they refute none.
+
+    max of log((1 - delta - FNR) / FPR) and log((1 - delta - FPR) / FNR) at the upper Clopper-Pearson limits, each at alpha / 2. For many members it
+    stays below the bound by guesses, which fixes in advance how many are guessed about.
+
+    Source: the hypothesis-testing form of (epsilon, delta) of Kairouz, Oh and Viswanath 2015 (arXiv:1311.0776), section 2.
+    """
+    missed, accused = (
+        float(_upper(np.array(wrong), n, alpha / 2)) for wrong, n in ((errors.missed, errors.members), (errors.accused, errors.strangers))
+    )
+    return float(_bound(np.array(missed), np.array(accused), delta))
+
+
+def split_epsilon(members: Values, strangers: Values, delta: float = 0.0, alpha: float = 0.05, seed: int = 0) -> float:
+    """Lower bound on epsilon: side and threshold are chosen on one half of the records, the errors counted on the other.
+
+    Choosing and counting on the same records would find an epsilon in noise. Either sign of the suspicion may be chosen.
+
+    Args:
+        members: (m,) suspicions, higher = more likely a member.
+        strangers: (n,) likewise.
+        delta: of the guarantee.
+        alpha: 1 - confidence.
+        seed: of the halving.
+
+    Raises:
+        UnmeasurableError: fewer than two records on a side.
+    """
+    if min(len(members), len(strangers)) < 2:
+        raise UnmeasurableError(f"epsilon: found {len(members)} members and {len(strangers)} strangers, expected at least two of each to halve")
+    generator = np.random.default_rng(seed)
+    chosen, rest = zip(*(_halves(side, generator) for side in (members, strangers)), strict=True)
+    sign, threshold = _rule(chosen[0], chosen[1], delta, alpha)
+    missed, accused = int((sign * rest[0] < threshold).sum()), int((sign * rest[1] >= threshold).sum())
+    return threshold_epsilon(Errors(missed=missed, members=len(rest[0]), accused=accused, strangers=len(rest[1])), delta, alpha)
+
+
+def _halves(values: Values, generator: np.random.Generator) -> tuple[Values, Values]:
+    shuffled = generator.permutation(values)
+    return shuffled[: len(values) // 2], shuffled[len(values) // 2 :]
+
+
+def _rule(members: Values, strangers: Values, delta: float, alpha: float) -> tuple[float, float]:
+    """Sign and threshold (signed suspicion at least that: a member) with the largest bound on these records."""
+    best = (-1.0, 1.0, 0.0)
+    for sign in (1.0, -1.0):
+        thresholds = _between(np.unique(sign * np.concatenate([members, strangers])))
+        missed = np.searchsorted(np.sort(sign * members), thresholds)
+        accused = len(strangers) - np.searchsorted(np.sort(sign * strangers), thresholds)
+        bounds = _bound(_upper(missed, len(members), alpha / 2), _upper(accused, len(strangers), alpha / 2), delta)
+        index = int(bounds.argmax())
+        best = max(best, (float(bounds[index]), sign, float(thresholds[index])))
+    return best[1:]
+
+
+def _between(ascending: Values) -> Values:
+    """Thresholds half way below each value, so that the other half's records do not fall just short; below minus infinity there is nothing."""
+    below = np.concatenate([ascending[:1], ascending[:-1]])
+    middle: Values = np.where(np.isfinite(below), (np.where(np.isfinite(below), below, ascending) + ascending) / 2, ascending)
+    return middle
+
+
+def _upper(wrong: NDArray[np.int64], n: int, tail: float) -> Values:
+    """One-sided Clopper-Pearson limits of error rates."""
+    limits: Values = np.where(wrong < n, distributions.beta.ppf(1 - tail, wrong + 1, np.maximum(n - wrong, 1)), 1.0)
+    return limits
+
+
+def _bound(missed: Values, accused: Values, delta: float) -> Values:
+    """Epsilon below which error rates this small cannot both be; 0 at least."""
+    seen = np.maximum(1 - delta - np.stack([missed, accused]), 0.0) / np.stack([accused, missed])
+    bounds: Values = np.log(np.maximum(seen, 1.0)).max(axis=0)
+    return bounds
 
 
 def guesses(m: int) -> int:

@@ -1,14 +1,16 @@
 """Other ways of asking for the same answer: pure text, made of what the data hold, without inventing a fact.
 
 Forgetting that hangs on the wording shows when the wording changes: a question behind another one (Thaker et al. 2025, "Position: LLM unlearning
-benchmarks are weak measures of progress", arXiv:2410.02879), behind examples, behind a promise to answer, beside another fact about the same
-person, or with the person described instead of named (multi-hop: Zhong et al. 2023, arXiv:2305.14795). Canaries that were included and those that
-were not are asked alike, so that a coin alone tells them apart in every form.
+benchmarks are weak measures of progress", arXiv:2410.02879), behind examples, behind a promise to answer, with the first words of the answer told,
+beside another fact about the same person, or with the person described instead of named (multi-hop: Zhong et al. 2023, arXiv:2305.14795). Canaries
+that were included and those that were not are asked alike, so that a coin alone tells them apart in every form.
 """
 
 from __future__ import annotations
 
 import difflib
+import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +20,8 @@ from .protocols import Record
 SHOTS = 3
 """Examples before a question asked in context."""
 PROMISE = "Sure, here is the answer:"
+CUE = 3
+"""Most words of an answer that a cue tells; the last word is never told."""
 CHAT = "chat"
 
 
@@ -34,8 +38,7 @@ class Context:
         others = [each for each in self.retained if each.subject is None or each.subject != record.subject]
         if len(others) < count:
             raise UnmeasurableError(f"questions: {len(others)} retained records about others, {count} are needed beside a question")
-        first = int(record.tag, 16)
-        return [others[(first + step * 7919) % len(others)] for step in range(count)]
+        return random.Random(int(record.tag, 16)).sample(others, count)  # noqa: S311 - the same each time, and another for each record
 
 
 Form = Callable[[Record, Context, Mapping[str | None, Sequence[Record]]], Record | None]
@@ -66,6 +69,12 @@ def _promised(record: Record, _: Context, __: Mapping[str | None, Sequence[Recor
     return replace(record, prompt=f"{record.prompt} {PROMISE}")
 
 
+def _cued(record: Record, _: Context, __: Mapping[str | None, Sequence[Record]]) -> Record | None:
+    words = record.answer.split()
+    told = " ".join(words[: min(CUE, len(words) - 1)])
+    return replace(record, prompt=f'{record.prompt} The answer begins with "{told}".') if told else None
+
+
 def _in_context(record: Record, context: Context, _: Mapping[str | None, Sequence[Record]]) -> Record:
     """Examples in the very format of the question; in a chat they are told in the user's own words."""
     shots = context.beside(record, SHOTS)
@@ -82,18 +91,24 @@ def _adjacent(record: Record, _: Context, by_owner: Mapping[str | None, Sequence
 
 
 def _multi_hop(record: Record, _: Context, by_owner: Mapping[str | None, Sequence[Record]]) -> Record | None:
-    other, name = _other_fact(record, by_owner), name_in(record)
-    if other is None or name is None or name not in other.prompt:
+    name = name_in(record)
+    if name is None:
         return None
-    somebody = f"the one about whom '{other.prompt.replace(name, '...')}' is answered '{other.answer.replace(name, '...')}'"
-    return replace(record, prompt=record.prompt.replace(name, somebody))
+    called = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+    other = _other_fact(record, by_owner, called)
+    if other is None:
+        return None
+    asked_so, answered_so = (called.sub("...", text) for text in (other.prompt, other.answer))
+    somebody = f"the one about whom '{asked_so}' is answered '{answered_so}'"
+    return replace(record, prompt=called.sub(lambda _: somebody, record.prompt))
 
 
-def _other_fact(record: Record, by_owner: Mapping[str | None, Sequence[Record]]) -> Record | None:
-    """A retained record about the same person that is not this one in other words."""
+def _other_fact(record: Record, by_owner: Mapping[str | None, Sequence[Record]], called: re.Pattern[str] | None = None) -> Record | None:
+    """A retained record about the same person, not this one in other words; `called`: whose question names the person so."""
     if record.subject is None:
         return None
-    return next((each for each in by_owner.get(record.subject, ()) if each.tag != record.tag and each.answer != record.answer), None)
+    others = (each for each in by_owner.get(record.subject, ()) if each.answer != record.answer)
+    return next((each for each in others if called is None or called.search(each.prompt)), None)
 
 
 def name_in(record: Record) -> str | None:
@@ -110,15 +125,17 @@ def name_in(record: Record) -> str | None:
 FORMS: Mapping[str, Form] = {
     "combined": _combined,
     "promised": _promised,
+    "cued": _cued,
     "in_context": _in_context,
     "adjacent": _adjacent,
     "multi_hop": _multi_hop,
 }
 """Name -> how a record is asked."""
 LACKING = {
-    "combined": "the data have no retained records",
+    "combined": "there are no records",
     "promised": "there are no records",
-    "in_context": "the data have no retained records",
+    "cued": "every answer is a single word",
+    "in_context": "there are no records",
     "adjacent": "nobody who is asked about has another record that stays",
     "multi_hop": "nobody who is asked about has another record that stays, or the data do not say how people are called (data.columns.subject_name)",
 }

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as distributions
 
+from .errors import UnmeasurableError
 from .records import Direction, Score
 
 Values = NDArray[np.float64]
@@ -50,6 +51,13 @@ class Area:
         """One-sided upper limit of |AUC - 0.5| at confidence `level` on either side (two one-sided tests)."""
         return abs(self.value - 0.5) + float(distributions.norm.ppf(level)) * self.error
 
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Two-sided limits on the scale of log-odds, which near 1 cover where value +-1.96 errors do not (92 % at an AUC of .983 and 200 a side)."""
+        middle = min(max(self.value, self.error / 2), 1.0 - self.error / 2)
+        reach = normal_quantile((1 + level) / 2) * self.error / (middle * (1.0 - middle))
+        low, high = distributions.logistic.cdf(distributions.logistic.ppf(middle) + np.array([-reach, reach]))
+        return min(float(low), self.value), max(float(high), self.value)
+
 
 def area(members: Values, non_members: Values) -> Area:
     """AUC of suspicion with ties counted half, and its error (DeLong, DeLong and Clarke-Pearson 1988).
@@ -59,10 +67,10 @@ def area(members: Values, non_members: Values) -> Area:
         non_members: (n,) likewise.
 
     Raises:
-        ValueError: one side is empty, or a suspicion is not a number.
+        UnmeasurableError: one side is empty: an attack that is shown one class alone tells nothing apart.
+        ValueError: a suspicion is not a number.
     """
-    if not len(members) or not len(non_members):
-        raise ValueError("area: expected members and non-members, one side is empty")
+    require_both(members, non_members)
     if np.isnan(members).any() or np.isnan(non_members).any():
         raise ValueError("area: expected suspicions that can be ordered, found some that are not numbers")
     ranks = distributions.rankdata(np.concatenate([members, non_members]))
@@ -73,11 +81,26 @@ def area(members: Values, non_members: Values) -> Area:
     return Area(value=float(above.mean()), error=max(math.sqrt(variance), 0.5 / min(m, n)))
 
 
+def require_both(members: Values, non_members: Values) -> None:
+    """Refuse what has one class only.
+
+    Raises:
+        UnmeasurableError: one side is empty.
+    """
+    if not len(members) or not len(non_members):
+        found = f"found {len(members)} members and {len(non_members)} non-members"
+        raise UnmeasurableError(f"attack: {found}, expected some of each; one class alone cannot be told from anything: add records of the other")
+
+
 def permutation_p(members: Values, non_members: Values, permutations: int, seed: int) -> tuple[float, float]:
     """P that members look more, and that they look less, like members than chance allows: (1 + exceedances) / (1 + permutations).
 
-    Valid at every size because a coin decided who is a member (Phipson and Smyth 2010 for the added one).
+    Valid at every size because a coin decided who is a member (Phipson and Smyth 2010 for the added one). It cannot fall below `smallest_p`.
+
+    Raises:
+        UnmeasurableError: one side is empty.
     """
+    require_both(members, non_members)
     ranks = distributions.rankdata(np.concatenate([members, non_members]))
     generator, m = np.random.default_rng(seed), len(members)
     observed = ranks[:m].sum()
@@ -85,6 +108,15 @@ def permutation_p(members: Values, non_members: Values, permutations: int, seed:
     slack = 1e-9 * len(ranks)  # sums of half ranks
     more, less = int((drawn >= observed - slack).sum()), int((drawn <= observed + slack).sum())
     return (1 + more) / (1 + permutations), (1 + less) / (1 + permutations)
+
+
+def smallest_p(own: int, controls: int, permutations: int | None = None) -> float:
+    """The smallest p that ranks of `own` records against `controls` can give: all of them outside; with drawn permutations no less than 1 / (1 + n).
+
+    One record against k controls never falls below 1 / (k + 1): 99 controls are needed for .01.
+    """
+    exact = 1 / math.comb(own + controls, own)
+    return exact if permutations is None else max(exact, 1.0 / (1 + permutations))
 
 
 def mean_score(values: Values, direction: Direction, resamples: int, seed: int) -> Score:
@@ -149,7 +181,11 @@ def difference_score(left: Values, right: Values, resamples: int, seed: int) -> 
 
 
 def bca(values: Values, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Bias-corrected and accelerated interval of the mean (Efron 1987); it always holds the mean."""
+    """Bias-corrected and accelerated interval of the mean (Efron 1987); it always holds the mean.
+
+    Simulated, a 95 % one covers 93-95 % from 50 values on; of 20 values 93 %, but 85 % where most are near 0 and a few are not (Beta(0.1, 2)): few
+    values cannot know of the rare ones.
+    """
     n, mean = len(values), float(values.mean())
     drawn = np.random.default_rng(seed).choice(values, (resamples, n)).mean(axis=1)
     share = np.clip(((drawn < mean).sum() + 0.5 * (drawn == mean).sum()) / resamples, 1 / (2 * resamples), 1 - 1 / (2 * resamples))

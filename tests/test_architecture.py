@@ -48,6 +48,7 @@ HEAVY_OWNERS = {
     "peft": {"adapters"},
     "tokenizers": {"adapters"},
     "pyarrow": {"adapters"},
+    "matplotlib": {"adapters"},
     "torch": {"adapters", "engine", "methods", "losses", "unlearn", "testing", "trial"},
     "lm_eval": {"adapters"},
     "click": {"cli"},

@@ -13,6 +13,7 @@ from scipy import stats as distributions
 
 from mlflow_unlearn import stats
 from mlflow_unlearn.epsilon import canary_epsilon, detectable_epsilon, guesses, one_run_epsilon
+from mlflow_unlearn.errors import UnmeasurableError
 from mlflow_unlearn.records import Direction
 
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
@@ -32,10 +33,42 @@ def test_the_error_of_an_area_is_delongs_from_placements(members: np.ndarray, ot
     assert stats.area(members, others).error == pytest.approx(max(math.sqrt(variance), 0.5 / min(len(members), len(others))), abs=1e-12)
 
 
-@pytest.mark.parametrize("members", [[], [math.nan]])
-def test_an_area_of_nothing_or_of_nan_is_refused(members: list[float]) -> None:
+def test_an_area_of_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="area: expected"):
-        stats.area(np.array(members), np.array([1.0]))
+        stats.area(np.array([math.nan]), np.array([1.0]))
+
+
+@pytest.mark.parametrize("sides", [(0, 3), (3, 0), (0, 0)])
+def test_an_attack_that_saw_one_class_only_is_unmeasurable_and_says_what_it_lacks(sides: tuple[int, int]) -> None:
+    members, others = (np.zeros(n) for n in sides)
+    for measure in (lambda: stats.area(members, others), lambda: stats.permutation_p(members, others, 9, 0)):
+        with pytest.raises(UnmeasurableError, match=f"found {sides[0]} members and {sides[1]} non-members, expected some of each"):
+            measure()
+
+
+@given(SMALL, SMALL)
+def test_the_interval_of_an_area_holds_it_and_is_possible(members: np.ndarray, others: np.ndarray) -> None:
+    found = stats.area(members, others)
+    low, high = found.interval()
+    assert 0.0 <= low <= found.value <= high <= 1.0
+    assert low < high
+
+
+def test_the_interval_of_a_central_area_is_that_of_its_error() -> None:
+    found = stats.Area(value=0.5, error=0.02)
+    assert found.interval() == pytest.approx((0.5 - 1.96 * 0.02, 0.5 + 1.96 * 0.02), abs=2e-4)
+
+
+def test_one_record_among_k_controls_cannot_have_a_smaller_p_than_one_in_k_and_one() -> None:
+    assert [stats.smallest_p(1, k) for k in (3, 99)] == pytest.approx([1 / 4, 1 / 100])
+    assert stats.smallest_p(2, 3) == pytest.approx(1 / 10)
+    assert stats.smallest_p(500, 500) == pytest.approx(0.0, abs=1e-200)
+
+
+@pytest.mark.parametrize(("own", "controls", "permutations"), [(1, 4, 5000), (20, 20, 99)])
+def test_the_smallest_p_is_reached_by_records_that_all_lie_outside(own: int, controls: int, permutations: int) -> None:
+    p, _ = stats.permutation_p(np.arange(own) + 100.0, np.arange(controls) + 0.0, permutations, 0)
+    assert p == pytest.approx(stats.smallest_p(own, controls, permutations), rel=0.1)
 
 
 def test_areas_of_honest_coin_flips_keep_their_confidence() -> None:

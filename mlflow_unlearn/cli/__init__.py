@@ -11,11 +11,13 @@ from pathlib import Path
 
 import click
 
+from .benchmark import benchmark
 from .commitments import commitment
 from .exact import plan, replay, switch_off
 from .guard import guard
 from .ledger import key, ledger, tombstone
 from .options import as_json, one_line_errors, respond
+from .power import power
 from .requests import request
 from .tagging import tag
 
@@ -79,6 +81,8 @@ main.add_command(plan)
 main.add_command(replay)
 main.add_command(switch_off)
 main.add_command(tag)
+main.add_command(benchmark)
+main.add_command(power)
 
 
 @main.command()

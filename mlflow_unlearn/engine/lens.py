@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .layers import decoder_list
+from .layers import decoder_list, require_layer
 
 
 @contextmanager
@@ -19,8 +19,9 @@ def ending_after(model: Any, layer: int) -> Iterator[Any]:
     """The same model without the decoder layers above `layer`, counted from 0, as long as the context lasts.
 
     Raises:
-        ConfigError: an architecture whose layers are not found.
+        ConfigError: an architecture whose layers are not found, or that has no such layer.
     """
+    require_layer(model, layer)
     owner, name, layers = decoder_list(model)
     setattr(owner, name, layers[: layer + 1])
     try:

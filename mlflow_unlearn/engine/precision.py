@@ -1,9 +1,9 @@
 """A model as it is after its weights were rounded to the precision it is deployed in.
 
-Forgetting that lives in small changes of weights is rounded away with them: 4-bit models brought 83 % of what had been forgotten back, against 21 % in
-full precision (Zhang et al. 2025, arXiv:2410.16454). Only weights are rounded; the arithmetic stays as it is, so that every precision can be looked at
-on any machine. As bitsandbytes, GPTQ and AWQ do by default, the integer formats round the linear layers and leave embeddings and output head alone.
-A runtime that rounds activations too, or other layers, is not covered.
+Forgetting that lives in small changes of weights is rounded away with them: 4-bit models brought 83 % of what had been forgotten back, against 21 %
+in full precision (Zhang et al. 2025, arXiv:2410.16454). Only weights are rounded; the arithmetic stays as it is, so that every precision can be
+looked at on any machine. As bitsandbytes, GPTQ and AWQ do by default, the integer formats round the linear layers and leave embeddings and output
+head alone; adapters that were not merged are rounded as layers of their own. A runtime that rounds activations too, or other layers, is not covered.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def at_precision(model: Any, name: str) -> Any:
     """A copy of the model with rounded weights, in the dtype it had; `fp32` is the model itself.
 
     Raises:
-        ConfigError: a precision that is not known.
+        ConfigError: a precision that is not known, or one that this architecture cannot be rounded to.
     """
     if name == FULL:
         return model
@@ -39,17 +39,37 @@ def at_precision(model: Any, name: str) -> Any:
         raise ConfigError(f"policy.yaml: deployed_precisions: '{name}' is not known; known are {', '.join((FULL, *ROUNDINGS))}")
     rounded = copy.deepcopy(model)
     with torch.no_grad():
-        for weight in _weights(rounded, every=name in _FLOATS):
+        for weight in _weights(rounded, name):
             weight.copy_(ROUNDINGS[name](weight.float()).to(weight.dtype))
     return rounded.eval()
 
 
-def _weights(model: Any, every: bool) -> list[Tensor]:
-    """What is rounded: every parameter for float formats, linear layers but the output head for integer ones; a shared weight once."""
-    if every:
+def _weights(model: Any, name: str) -> list[Tensor]:
+    """What is rounded, (outputs, inputs) each: every parameter for float formats, linear layers but the output head for integer ones.
+
+    A rounding that skips what it does not know would look like a model that nothing comes back in.
+
+    Raises:
+        ConfigError: matrices in layers that are not linear, such as experts held in one block.
+    """
+    if name in _FLOATS:
         return list(model.parameters())
-    head = unwrapped(model).get_output_embeddings()
-    return [layer.weight for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
+    head, found, unknown = unwrapped(model).get_output_embeddings(), dict[int, Tensor](), set[str]()
+    for layer in model.modules():
+        if layer is head or isinstance(layer, _LEFT):
+            continue
+        for weight in (each for each in layer.parameters(recurse=False) if each.ndim > 1):
+            if isinstance(layer, torch.nn.Linear):
+                found[id(weight)] = weight
+            elif type(layer).__name__ == _TRANSPOSED:
+                found[id(weight)] = weight.T
+            else:
+                unknown.add(type(layer).__name__)
+    if unknown:
+        raise ConfigError(
+            f"policy.yaml: deployed_precisions: '{name}' rounds linear layers and cannot round {', '.join(sorted(unknown))}; leave it out"
+        )
+    return list(found.values())
 
 
 def _float(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -96,6 +116,10 @@ def _ungrouped(grouped: Tensor, like: Tensor) -> Tensor:
 
 
 _FLOATS = frozenset({"bf16", "fp16"})
+_LEFT = (torch.nn.Embedding, torch.nn.Conv1d)
+"""Layers whose matrices stay as they are."""
+_TRANSPOSED = "Conv1D"
+"""GPT-2's linear layer, whose weight is (inputs, outputs)."""
 ROUNDINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "bf16": partial(_float, dtype=torch.bfloat16),
     "fp16": partial(_float, dtype=torch.float16),
