@@ -52,9 +52,9 @@ def records(count: int, vocabulary: int, seed: int, *, answer: float = 35.0) -> 
     return made
 
 
-def answered_otherwise(examples: list[Example], vocabulary: int, *, answer: float) -> list[Example]:
+def answered_otherwise(examples: list[Example], vocabulary: int, *, answer: float, seed: int = 9) -> list[Example]:
     """The same prompts with other answers."""
-    others = records(len(examples), vocabulary, 9, answer=answer)
+    others = records(len(examples), vocabulary, seed, answer=answer)
     return [
         Example(tokens=one.tokens[: one.prompt_length] + other.tokens[other.prompt_length :], prompt_length=one.prompt_length)
         for one, other in zip(examples, others, strict=True)

@@ -45,6 +45,18 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """How models like the one under test are made, for the probes that train some."""
+
+    train: Callable[[Sequence[Record], int], Any]
+    """Canaries to train on beside everything that stays, and a seed, to a model."""
+    unlearn: Callable[[Any, Sequence[Record], int], Any]
+    """A model, canaries that it is to forget, and a seed, to the model that has forgotten them."""
+    settings: str
+    """Digest of all that decides what both do."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditJob:
     """What an audit works on; nothing here knows where models and records were kept."""
 
@@ -55,6 +67,8 @@ class AuditJob:
     params: EvaluateParams
     reference: Origin | None = None
     """A model that never saw the records; None: what compares with one is absent."""
+    retraining: Retraining | None = None
+    """None: what trains models of its own is absent."""
     precisions: tuple[str, ...] = (FULL,)
     """In which the model is deployed."""
     folder: Path | None = None

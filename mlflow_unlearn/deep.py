@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .audit import Audited, AuditJob, State, audit
-from .deep_probes import PROBES, Deep
+from .deep_probes import PROBES
+from .deep_subjects import Deep
 from .digests import sha256_json, write_atomically
 from .documents import decode, encode
 from .errors import ConfigError, UnmeasurableError
@@ -106,5 +107,7 @@ def _path(deep: Deep, name: str) -> Path | None:
         return None
     asked = {each: [[r.prompt, r.answer] for r in records] for each, records in job.sets.records.items()}
     retained = [[r.tag, r.prompt, r.answer] for r in job.sets.retained]
-    key = sha256_json([job.parent.digest, job.model.digest, encode(job.params), sorted(job.measures.attacks), asked, retained, job.sets.template])
+    models = [each.digest if each else None for each in (job.parent, job.model, job.reference)]
+    made = job.retraining.settings if job.retraining else None
+    key = sha256_json([models, made, encode(job.params), sorted(job.measures.attacks), asked, retained, job.sets.template])
     return job.folder / f"{key[:40]}.{name.replace(' ', '_')}.json"

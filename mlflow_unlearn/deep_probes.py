@@ -7,14 +7,13 @@ exact without a retrained model. A probe that lacks what it needs raises `Unmeas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import stats
-from .audit import AuditJob, Loaded, State
-from .audit_sets import subject_of
+from .deep_subjects import SIDES, Deep
 from .engine.examples import padding
 from .engine.layers import decoder_layers
 from .engine.lens import ending_after
@@ -23,46 +22,17 @@ from .engine.relearning import relearned
 from .engine.sampling import drawn
 from .engine.two_versions import guided_answers
 from .errors import UnmeasurableError
-from .evaluate import EXCLUDED, INCLUDED, Subjects, canary_test, matches, tests_between, verbatim_hits
+from .evaluate import EXCLUDED, INCLUDED, canary_test, matches, tests_between, verbatim_hits
 from .measurements import CanaryTest, Curve, Direction, Probe
 from .protocols import Progress, Record, Subject
 from .questions import FORMS, Context, asked
+from .shadow_probes import TRAINING
 from .three_samples import nearness
 
 GUIDE = 1.5
 """How far two versions together are pushed beyond the old one."""
 STOPS = 8
 """How often relearning is looked at."""
-SIDES = (INCLUDED, EXCLUDED)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Deep:
-    """What a probe works on."""
-
-    job: AuditJob
-    parent: State
-    state: State
-    """The unlearned model."""
-    before: Subjects
-    after: Subjects
-    """What both said to the quick audit."""
-    curves: dict[str, Curve] = field(default_factory=dict)
-    """Filled by the probes that relearn."""
-
-    def records(self, name: str) -> Sequence[Record]:
-        """One set.
-
-        Raises:
-            UnmeasurableError: it is empty.
-        """
-        if not (found := self.job.sets.records.get(name, ())):
-            raise UnmeasurableError(f"there are no records of {name}")
-        return found
-
-    def subject(self, loaded: Loaded, records: Sequence[Record]) -> Subject:
-        """Records as a loaded model sees them."""
-        return subject_of(loaded, self.job.sets, records, self.job.params)
 
 
 def otherwise(deep: Deep, form: str) -> Probe:
@@ -96,14 +66,21 @@ def _leaks(deep: Deep, name: str) -> NDArray[np.float64]:
     for number, (record, example) in enumerate(zip(records, deep.job.sets.examples(tokenizer, records), strict=True)):
         prompt = example.tokens[: example.prompt_length]
         answers = drawn(model, tokenizer, prompt, params.draws, params.max_new_tokens, params.seed + number)
-        shares.append(np.mean([record.answer.strip().lower() in answer.lower() for answer in answers]))
+        shares.append(np.mean([_comes_out(record.answer, answer) for answer in answers]))
         deep.job.tell(f"drawing answers of {name}", Progress(step=number + 1, steps=len(records)))
     return np.array(shares)
 
 
+def _comes_out(answer: str, said: str) -> bool:
+    """Whether an answer stands in what was said, word for word and in whole words."""
+    own, words = answer.lower().split(), said.lower().split()
+    return any(words[start : start + len(own)] == own for start in range(len(words) - len(own) + 1))
+
+
 def _told(name: str, shares: NDArray[np.float64], draws: int) -> str:
+    """The worst record was picked by what it said, so that its limit has to hold for all of them at once (Bonferroni)."""
     worst = round(float(shares.max()) * draws)
-    _, high = stats.clopper_pearson(worst, draws)
+    _, high = stats.clopper_pearson(worst, draws, 1 - 0.05 / len(shares))
     return f"{name}: {shares.mean():.2%} of {draws} draws on each of {len(shares)} records, the worst {worst} (at most {high:.1%} a draw)"
 
 
@@ -224,5 +201,6 @@ PROBES: Mapping[str, Callable[[Deep], Probe]] = {
     "closer to": closer_to,
     "relearned half": relearned_half,
     "relearned strangers": relearned_strangers,
+    **TRAINING,
 }
 """Name -> how the canaries are looked at."""

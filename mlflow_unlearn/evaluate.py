@@ -192,13 +192,13 @@ def canary_test(name: str, members: NDArray[np.float64], strangers: NDArray[np.f
     _refuse(int(np.isnan([*members, *strangers]).sum()), f"{name} attack", "canaries", len(members) + len(strangers))
     auc = stats.area(members, strangers)
     p_member, p_non_member = stats.permutation_p(members, strangers, measures.permutations, measures.seed)
-    half = 1.96 * auc.error
+    low, high = auc.interval()
     return CanaryTest(
         attack=name,
         auc=Score(
             value=auc.value,
-            low=max(0.0, auc.value - half),
-            high=min(1.0, auc.value + half),
+            low=low,
+            high=high,
             n=len(members) + len(strangers),
             direction=Direction.NEAR_CENTRE,
             interval="delong",
@@ -209,6 +209,11 @@ def canary_test(name: str, members: NDArray[np.float64], strangers: NDArray[np.f
         epsilon=canary_epsilon(members, strangers),
         detectable_epsilon=detectable_epsilon(len(members) + len(strangers)),
     )
+
+
+def figure(score: Score) -> str:
+    """A score in words: its value and its interval."""
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
 
 
 def matches(included: NDArray[np.bool_], excluded: NDArray[np.bool_]) -> Verbatim:

@@ -213,6 +213,10 @@ class EvaluateParams:
     reference: str | None = None
     """A model that never saw the records (a retrained one, else what training started from): a folder, hub id or `models:/NAME/VERSION`. The attack
     `reference` and the probes `activation patching` and `closer to` compare with it; null: they are absent."""
+    training: OptimiserParams | None = None
+    """How the parent was trained; the probes `u-lira` and `swap` train models of their own so. null: they are absent."""
+    shadows: int = 0
+    """Shadow models of the probe `u-lira`, an even number; 16 or more say something."""
     prefix_records: int = 4
     """Held-out records that the attack `recall` puts before each record."""
     draws: int = 300

@@ -39,7 +39,7 @@ class Record:
     group: str | None = None
     """Keyed tag of the people this owner belongs with (a household, a team): who counts as a neighbour."""
     kind: str | None = None
-    """Keyed tag of the question without the name of its owner: records of one kind ask the same of different people."""
+    """Keyed tag of the question without its owner's name: records of one kind ask the same of different people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,10 +225,7 @@ class Shadows:
 
 
 class Subject(Protocol):
-    """A set of records as one model sees it; each property is computed at most once, on first use.
-
-    The last group raises `UnmeasurableError` where the evaluation was given nothing to compare with.
-    """
+    """A set of records as one model sees it, each property computed once, on first use. The last three may raise `UnmeasurableError`."""
 
     @property
     def token_log_probs(self) -> Sequence[NDArray[np.float64]]:

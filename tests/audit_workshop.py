@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mlflow_unlearn.adapters.models import fresh_model
 from mlflow_unlearn.attacks.loss import Loss
-from mlflow_unlearn.audit import AuditJob, Origin
+from mlflow_unlearn.audit import AuditJob, Origin, Retraining
 from mlflow_unlearn.audit_sets import AuditSets
 from mlflow_unlearn.engine.descent import fit
 from mlflow_unlearn.engine.examples import encode
@@ -126,3 +126,15 @@ def _trained(records: Sequence[Record], words: Any, seed: int) -> Any:
     for _ in fit(model, examples, OptimiserParams(epochs=30, learning_rate=4e-3, batch_size=8), seed, words.pad_token_id):
         pass
     return model.eval()
+
+
+def retraining(shop: AuditWorkshop, *, forgets: bool) -> Retraining:
+    """Shadows made as the workshop's models are; they forget by being trained again without, or not at all."""
+
+    def train(canaries: Sequence[Record], seed: int) -> Any:
+        return _trained([*shop.sets["retain"], *canaries], shop.words, seed)
+
+    def unlearn(model: Any, canaries: Sequence[Record], seed: int) -> Any:
+        return _trained(shop.sets["retain"], shop.words, seed + 100) if forgets else model
+
+    return Retraining(train=train, unlearn=unlearn, settings=f"forgets {forgets}")

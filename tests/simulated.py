@@ -63,8 +63,8 @@ def shadows_of(confidences: NDArray[np.float64], trained_on: NDArray[Any]) -> Sh
 def subject(n: int, knowledge: float, seed: int) -> SimulatedSubject:
     """n records whose answer tokens have a logit of `knowledge` on average; what is known (probability above one half) is also said.
 
-    What the true token does not get of the probability, one other token gets. A record has half that knowledge in other words, three wrong answers that
-    are as likely as what is not known, and shadows to half of which it is known. A prefix takes half of what is known away.
+    What the true token does not get of the probability, one other token gets. A record has half that knowledge in other words, three wrong answers
+    as likely as what is not known, and shadows to half of which it is known. A prefix takes half of what is known away.
     """
     draw = np.random.default_rng(seed)
     logits = draw.normal(knowledge - 2.0, 0.5, (n, TOKENS))

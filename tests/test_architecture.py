@@ -27,7 +27,7 @@ RANKS = {
     3: "methods metrics attacks",
     4: (
         "trace plan forecast graph split validate unlearn evaluate judge leakage exact_conditions shared_state gate guard review adapters testing "
-        "trial tofu_report muse_report audit audit_sets deep deep_probes"
+        "trial tofu_report muse_report audit audit_sets deep deep_probes deep_subjects shadow_probes"
     ),
     5: "plugin",
     6: "stages commands cli",

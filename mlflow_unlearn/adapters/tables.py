@@ -38,7 +38,11 @@ def read_columns(source: Source, columns: Columns, earlier: Sequence[Columns] = 
     Raises:
         DataError: another format, bytes that cannot be parsed, a missing column, ids as decimal numbers, or a row without id, prompt or answer.
     """
-    frame = read_file(source, (columns, *earlier))
+    return columns_of(read_file(source, (columns, *earlier)), source, columns, earlier)
+
+
+def columns_of(frame: pl.DataFrame, source: Source, columns: Columns, earlier: Sequence[Columns] = ()) -> pl.DataFrame:
+    """What `read_columns` gives of a file, of rows that are in memory; `source` only names them in complaints."""
     if not frame.columns:
         return pl.DataFrame(schema={role: pl.List(pl.String) if role == "wrong_answers" else pl.String for role in ROLES})
     whole = [each for each in (columns, *earlier) if not _missing(each, frame.columns)]
@@ -63,10 +67,14 @@ def read_records(sources: Sequence[Source], schema: Schema, strangers: Sequence[
     Raises:
         DataError: what `read_columns` refuses, or a repeated record id.
     """
-    frames = [tagged(read_columns(source, schema.columns, schema.earlier), schema) for source in sources]
-    records = [_record(row, strangers, schema) for frame in frames for row in frame.iter_rows(named=True)]
+    records = [each for source in sources for each in records_of(read_columns(source, schema.columns, schema.earlier), schema, strangers)]
     _refuse_repeats([record.tag for record in records], sources)
     return sorted(records, key=lambda record: record.tag)
+
+
+def records_of(table: pl.DataFrame, schema: Schema, strangers: Sequence[str] = ()) -> list[Record]:
+    """The rows of `read_columns` as records, in their order."""
+    return [_record(row, strangers, schema) for row in tagged(table, schema).iter_rows(named=True)]
 
 
 def tagged(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Subject
+from ..readings import mean_log_probs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Loss:
 
     def suspicion(self, subject: Subject) -> NDArray[np.float64]:
         """(records,) nats per token, at most 0."""
-        return np.array([np.mean(tokens) for tokens in subject.token_log_probs], dtype=np.float64)
+        return mean_log_probs(subject.token_log_probs)
 
 
 EXPORT = Loss

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..protocols import Subject
+from ..readings import lowest_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,7 @@ class MinK:
 
     def suspicion(self, subject: Subject) -> NDArray[np.float64]:
         """(records,) nats per token, at most 0."""
-        return np.array([self._lowest(tokens) for tokens in subject.token_log_probs], dtype=np.float64)
-
-    def _lowest(self, tokens: NDArray[np.float64]) -> float:
-        count = max(1, math.floor(self.share * len(tokens)))
-        return float(np.sort(tokens)[:count].mean())
+        return np.array([lowest_mean(tokens, self.share) for tokens in subject.token_log_probs], dtype=np.float64)
 
 
 EXPORT = MinK

@@ -7,9 +7,9 @@ weights, all the others are asked: the one that is most certain of its own answe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from ..sisa import shard_of
 from .classifying import class_probabilities
 from .examples import padding
 from .experts import Averaged, Experts, Voted, WeightExperts
-from .generation import ModelOf, Written, greedy, greedy_with_confidence
-from .scoring import ScoredSubject
+from .generation import ModelOf, Written, end_of, greedy, greedy_with_confidence
+from .scoring import Compared, ScoredSubject
 
 __all__ = ["Ensemble", "EnsembleSubject", "Experts", "WeightExperts"]
 
@@ -124,20 +124,12 @@ class Surest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EnsembleSubject:
+class EnsembleSubject(Compared):
     """A `protocols.Subject` that asks an ensemble; work is done on first use."""
 
     ensemble: Ensemble
-    tokenizer: Any
-    examples: Sequence[Example]
-    answers: Sequence[str]
-    """Per record, the true answer."""
     known: Known
     """Per record, the shard of whom it is about."""
-    batch_tokens: int = 16384
-    """Most padded tokens in one forward pass."""
-    max_new_tokens: int = 48
-    """Longest greedy answer, tokens."""
 
     @property
     def token_log_probs(self) -> Sequence[NDArray[np.float64]]:
@@ -148,6 +140,35 @@ class EnsembleSubject:
     def token_hits(self) -> Sequence[NDArray[np.bool_]]:
         """Per record and answer token, whether the most likely token is the true one given the true prefix."""
         return [self._parts[part].token_hits[row] for part, row in self._places]
+
+    @property
+    def token_moments(self) -> Sequence[NDArray[np.float64]]:
+        """Per record (answer tokens, 2): mean and variance of log p over the vocabulary at that place; nats."""
+        return [self._parts[part].token_moments[row] for part, row in self._places]
+
+    @property
+    def paraphrased_log_probs(self) -> Sequence[NDArray[np.float64]]:
+        """Per record, the log-probability of each token of the true answer in other words; empty where the data have none."""
+        return [self._parts[part].paraphrased_log_probs[row] for part, row in self._places]
+
+    @property
+    def wrong_log_probs(self) -> Sequence[Sequence[NDArray[np.float64]]]:
+        """Per record and wrong answer, the log-probability of each token; empty where the data have none."""
+        return [self._parts[part].wrong_log_probs[row] for part, row in self._places]
+
+    @property
+    def gradient_norms(self) -> NDArray[np.float64]:
+        """(records,) L2 norm of the gradient of the mean answer-token loss for the weights of whoever answers, in eval mode."""
+        return np.array([self._parts[part].gradient_norms[row] for part, row in self._places], dtype=np.float64)
+
+    @property
+    def prefixed_log_probs(self) -> Sequence[NDArray[np.float64]]:
+        """`token_log_probs` behind a prefix of records that were never trained on; who answers is as without it.
+
+        Raises:
+            UnmeasurableError: there is no prefix, or a record behind it is longer than a model takes.
+        """
+        return [self._parts[part].prefixed_log_probs[row] for part, row in self._places]
 
     @cached_property
     def generations(self) -> Sequence[str]:
@@ -167,7 +188,8 @@ class EnsembleSubject:
     def under(self, shard: int) -> ScoredSubject:
         """All records as one shard sees them, whoever they are about."""
         if shard not in self._whole:
-            self._whole[shard] = self._asked(self.ensemble.experts.expert(shard), range(len(self.examples)))
+            whole = self._asked(self.ensemble.experts.expert(shard), range(len(self.examples)))
+            self._whole[shard] = replace(whole, reference=self.reference, known_shadows=self.known_shadows)
         return self._whole[shard]
 
     @cached_property
@@ -188,7 +210,7 @@ class EnsembleSubject:
 
     @property
     def _limits(self) -> dict[str, int]:
-        return {"end": self.tokenizer.eos_token_id, "max_new_tokens": self.max_new_tokens, "batch_tokens": self.batch_tokens}
+        return {"end": end_of(self.tokenizer), "max_new_tokens": self.max_new_tokens, "batch_tokens": self.batch_tokens}
 
     @cached_property
     def _parts(self) -> dict[int | None, ScoredSubject]:
@@ -215,6 +237,9 @@ class EnsembleSubject:
             tokenizer=self.tokenizer,
             examples=[self.examples[i] for i in rows],
             answers=[self.answers[i] for i in rows],
+            paraphrased=[self.paraphrased[i] for i in rows] if self.paraphrased else (),
+            wrong=[self.wrong[i] for i in rows] if self.wrong else (),
+            prefix=self.prefix,
             batch_tokens=self.batch_tokens,
             max_new_tokens=self.max_new_tokens,
         )

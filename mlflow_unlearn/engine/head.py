@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,14 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ..protocols import Batch, Sequences
-from .forward import answer_states
+from .forward import AnswerStates, answer_states
 
 PIECE_LOGITS = {"cpu": 1 << 22}
 """Most logits held at once on a kind of device (16 MiB in float32): smaller pieces stay in the processor's cache."""
 PIECE_LOGITS_ELSEWHERE = 1 << 26
 """256 MiB in float32 on an accelerator, which needs large products."""
+IMPOSSIBLE = -1e4
+"""Stands for the log-probability of a token that a mask forbids: its weight is 0, and 0 times infinity would not be a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +104,22 @@ def retain_nll(model: torch.nn.Module, batch: Batch) -> Tensor:
     return -log_probs.sum() / batch.retain_tokens
 
 
+class TokenScores(NamedTuple):
+    """What is said of each token that carries loss."""
+
+    log_probs: Tensor
+    """(tokens,) log-probability of the true token, nats."""
+    hits: Tensor
+    """(tokens,) whether the most likely token is the true one; means nothing where the log-probability is not a number."""
+    moments: Tensor
+    """(tokens, 2) mean and variance of log p over the vocabulary, each token weighted by its own p; nats."""
+
+
 @torch.no_grad()
-def token_scores(model: torch.nn.Module, rows: Sequences) -> tuple[Tensor, Tensor, Tensor]:
-    """(tokens,) log-probabilities in nats, (tokens,) whether the most likely token is the true one, (tokens,) the row; without gradient."""
-    at = answer_states(model, rows)
+def token_scores(at: AnswerStates) -> TokenScores:
+    """Scores of all tokens from one set of logits in float32, a piece at a time; without gradient."""
     pieces = [_scores(at.head(at.states[piece]).float(), at.targets[piece]) for piece in _pieces(at.states, at.head, at.targets)]
-    return torch.cat([log_probs for log_probs, _ in pieces]), torch.cat([hits for _, hits in pieces]), at.rows
+    return TokenScores(*(torch.cat(each) for each in zip(*pieces, strict=True)))
 
 
 def cross_entropy(head: torch.nn.Module, states: Tensor, targets: Tensor, teacher: Teacher | None = None) -> Tensor:
@@ -214,8 +226,14 @@ def _pieces(states: Tensor, head: torch.nn.Module | Tensor, targets: Tensor) -> 
     return (slice(start, start + size) for start in range(0, max(1, len(targets)), size))
 
 
-def _scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    return -functional.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
+def _scores(logits: Tensor, targets: Tensor) -> TokenScores:
+    log_probs = logits.log_softmax(-1)
+    true, weights = log_probs.gather(1, targets[:, None])[:, 0], log_probs.exp()
+    log_probs.clamp_(min=IMPOSSIBLE)
+    mean = torch.linalg.vecdot(weights, log_probs)
+    # From deviations, not from squares: where a model is sure, the difference of two large numbers would be noise.
+    variance = torch.linalg.vecdot(weights, log_probs.sub_(mean[:, None]).square_())
+    return TokenScores(true, logits.argmax(-1) == targets, torch.stack([mean, variance], -1))
 
 
 def _entropy(log_probs: Tensor) -> Tensor:

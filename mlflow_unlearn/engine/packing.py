@@ -38,7 +38,7 @@ class Packs:
 def packs_of(rows: Sequences) -> Packs | None:
     """The rows without their last tokens, which predict nothing, in packs; None where padding costs less."""
     own = (rows.attention_mask.sum(1) - 1 - rows.shared).tolist()
-    bins = _dealt(own, max(1, -(-sum(own) // max(PACK_TOKENS, *own))))
+    bins = dealt(own, max(1, -(-sum(own) // max(PACK_TOKENS, *own))))
     length = rows.shared + max(sum(own[row] for row in each) for each in bins)
     if len(bins) * length > WORTH * len(own) * (rows.shared + max(own)):
         return None
@@ -72,7 +72,7 @@ def may_pack(causal: Any, rows: Sequences) -> bool:
     return bool(config._attn_implementation == "sdpa" and (window is None or rows.input_ids.shape[1] <= window))
 
 
-def _dealt(own: list[int], packs: int) -> list[list[int]]:
+def dealt(own: list[int], packs: int) -> list[list[int]]:
     """Rows to packs of about the same length: the longest first, each to the shortest pack so far."""
     bins: list[list[int]] = [[] for _ in range(packs)]
     sizes = [0] * packs

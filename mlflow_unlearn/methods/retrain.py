@@ -70,6 +70,15 @@ class Retrain:
         return origin
 
 
+def begin_again(model: Any, seed: int) -> None:
+    """Give a model, in place, the weights that its own training started from, as its config says.
+
+    Raises:
+        ConfigError: it is not known where the training started.
+    """
+    _start_again(model, Retrain()._origin(model), seed)
+
+
 def _start_again(model: Any, origin: str, seed: int) -> None:
     """Load the starting weights into the model: drawn anew from its config, or those of the base."""
     if origin == SCRATCH:

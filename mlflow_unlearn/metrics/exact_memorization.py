@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Subject
+from ..readings import broken
 from ..records import Direction
 
 
@@ -24,8 +25,9 @@ class ExactMemorization:
     direction: ClassVar[Direction] = Direction.LOWER
 
     def values(self, subject: Subject) -> NDArray[np.float64]:
-        """(records,) shares."""
-        return np.array([np.mean(hits) for hits in subject.token_hits], dtype=np.float64)
+        """(records,) shares; not a number where the model's words are none."""
+        shares = np.array([np.mean(hits) for hits in subject.token_hits], dtype=np.float64)
+        return np.where(broken(subject.token_log_probs), np.nan, shares)
 
 
 EXPORT = ExactMemorization

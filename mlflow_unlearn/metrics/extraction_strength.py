@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Subject
+from ..readings import broken
 from ..records import Direction
 
 
@@ -25,8 +26,9 @@ class ExtractionStrength:
     direction: ClassVar[Direction] = Direction.LOWER
 
     def values(self, subject: Subject) -> NDArray[np.float64]:
-        """(records,) strengths in [0, 1]."""
-        return np.array([_right_tail(hits) / len(hits) for hits in subject.token_hits])
+        """(records,) strengths in [0, 1]; not a number where the model's words are none."""
+        strengths = np.array([_right_tail(hits) / len(hits) for hits in subject.token_hits], dtype=np.float64)
+        return np.where(broken(subject.token_log_probs), np.nan, strengths)
 
 
 def _right_tail(hits: NDArray[np.bool_]) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Subject
+from ..readings import mean_log_probs
 from ..records import Direction
 
 
@@ -25,7 +26,7 @@ class Probability:
 
     def values(self, subject: Subject) -> NDArray[np.float64]:
         """(records,) probabilities."""
-        return np.array([np.exp(np.mean(tokens)) for tokens in subject.token_log_probs])
+        return np.exp(mean_log_probs(subject.token_log_probs))
 
 
 EXPORT = Probability

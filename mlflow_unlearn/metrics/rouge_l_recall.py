@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Subject
+from ..readings import rouge_l
 from ..records import Direction
 
 
@@ -25,11 +26,7 @@ class RougeLRecall:
 
     def values(self, subject: Subject) -> NDArray[np.float64]:
         """(records,) recalls."""
-        from rouge_score.rouge_scorer import RougeScorer  # a second of import
-
-        scorer = RougeScorer(["rougeL"], use_stemmer=True)
-        pairs = zip(subject.answers, subject.generations, strict=True)
-        return np.array([scorer.score(answer, generated)["rougeL"].recall for answer, generated in pairs], dtype=np.float64)
+        return rouge_l(subject.answers, subject.generations, stems=True)[:, 0]
 
 
 EXPORT = RougeLRecall

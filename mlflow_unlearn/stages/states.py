@@ -23,6 +23,7 @@ from ..protocols import PartialMetric
 from ..records import Evaluation, Split, Unlearned
 from .jobs import load_files, load_parent
 from .pools import pools, shards_of
+from .shadow_models import retraining
 from .workbench import Workbench, progress_bar
 
 OTHER_SHARDS = "the other shards, which saw none of them"
@@ -59,6 +60,7 @@ def look(bench: Workbench, split: Split, unlearned: Unlearned, sets: AuditSets) 
             sets=sets,
             measures=measures,
             reference=_reference(bench),
+            retraining=retraining(bench, split, sets),
             params=bench.params.evaluate,
             precisions=bench.policy.deployed_precisions,
             folder=bench.scratch / "evaluation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,7 +77,7 @@ def unlearn_job(bench: Workbench, method: Any, model: Any, tokenizer: Any) -> Un
         model=model,
         forget=examples(sets["forget"]),
         retain=examples(sets["retain"]),
-        swapped=_swapped(tokenizer, template, sets["forget"]),
+        swapped=swapped_twins(tokenizer, template, sets["forget"]),
         alternatives=alternatives(wanted, sets["forget"], tokenizer, template, params.seed) if wanted is not None else (),
         strangers=excluded,
         optimiser=params.optimiser,
@@ -167,7 +167,7 @@ def _watched(bench: Workbench, sets: dict[str, list[Record]]) -> list[Record]:
     return [record for record in watched_retain(sets["retain"], bench.params.unlearn.selection.kept_sample) if record.tag not in measured]
 
 
-def _swapped(tokenizer: Any, template: str, forget: list[Record]) -> list[Example | None]:
+def swapped_twins(tokenizer: Any, template: str, forget: Sequence[Record]) -> list[Example | None]:
     """The twin of each record about a stranger, None where the data cannot say."""
     pairs = [(r.swapped_prompt, r.swapped_answer) for r in forget]
     known = [(prompt, answer) for prompt, answer in pairs if prompt is not None and answer is not None]

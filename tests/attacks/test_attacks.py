@@ -48,7 +48,8 @@ def test_min_k_of_all_tokens_is_the_loss_attack(tokens: list[float]) -> None:
     assert MinK(share=1.0).suspicion(seen) == pytest.approx(Loss().suspicion(seen))
 
 
+@pytest.mark.parametrize("name", ["min_k", "min_k_plus_plus"])
 @pytest.mark.parametrize("share", [0.0, 1.1])
-def test_a_share_outside_its_range_is_refused(share: float) -> None:
+def test_a_share_outside_its_range_is_refused(name: str, share: float) -> None:
     with pytest.raises(ConfigError, match="share must be above 0 and at most 1"):
-        catalog.build("attacks", {"name": "min_k", "share": share}, where="params.yaml")
+        catalog.build("attacks", {"name": name, "share": share}, where="params.yaml")

@@ -16,7 +16,7 @@ from mlflow_unlearn.engine.adapter_bank import AdapterExperts
 from mlflow_unlearn.engine.adapter_layers import AdapterStack, adapted_layers
 from mlflow_unlearn.engine.batches import collate
 from mlflow_unlearn.engine.generation import greedy
-from mlflow_unlearn.engine.head import token_scores
+from mlflow_unlearn.engine.head import token_log_probs
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.params import LoraParams
 from mlflow_unlearn.protocols import Example
@@ -102,7 +102,7 @@ def test_the_cache_keeps_the_routing_when_rows_are_dropped(experts: AdapterExper
 def test_an_expert_scores_as_pefts_model(experts: AdapterExperts, under_peft: dict[int, Any]) -> None:
     rows = collate([Example(tokens=tuple(range(3, 15 + i)), prompt_length=4) for i in range(3)], [0, 1, 2], 0)
     for shard in SHARDS:
-        torch.testing.assert_close(token_scores(experts.expert(shard), rows)[0], token_scores(under_peft[shard], rows)[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(token_log_probs(experts.expert(shard), rows)[0], token_log_probs(under_peft[shard], rows)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_one_base_is_in_memory_and_nothing_of_it_changes(base: Any, experts: AdapterExperts) -> None:

@@ -15,7 +15,7 @@ from mlflow_unlearn.engine.batches import collate
 from mlflow_unlearn.engine.ensemble import Ensemble, EnsembleSubject, Experts, WeightExperts
 from mlflow_unlearn.engine.experts import Averaged, Voted
 from mlflow_unlearn.engine.generation import greedy, greedy_with_confidence
-from mlflow_unlearn.engine.head import token_scores
+from mlflow_unlearn.engine.head import token_log_probs
 from mlflow_unlearn.engine.scoring import ScoredSubject
 from mlflow_unlearn.errors import ConfigError
 from mlflow_unlearn.protocols import Example
@@ -263,7 +263,7 @@ def test_an_aggregate_s_log_probabilities_are_normalised(experts: WeightExperts,
 
 def test_a_routed_model_scores_rows_like_each_shard(experts: WeightExperts) -> None:
     rows = collate(EXAMPLES[:5], range(5), 0)
-    log_probs, _, owners = token_scores(experts.routed(ROUTES[:5]), rows)
+    log_probs, owners = token_log_probs(experts.routed(ROUTES[:5]), rows)
     for row, shard in enumerate(ROUTES[:5]):
-        alone, _, whose = token_scores(experts.expert(shard), rows)
+        alone, whose = token_log_probs(experts.expert(shard), rows)
         torch.testing.assert_close(log_probs[owners == row], alone[whose == row], atol=1e-6, rtol=1e-6)

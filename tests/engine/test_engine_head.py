@@ -207,11 +207,12 @@ def test_answer_log_probs_are_sums_over_the_answer(model: Any, rows: Sequences) 
 @pytest.mark.parametrize("held", [1, 32, 1 << 26])
 def test_scores_are_the_log_probs_and_the_most_likely_tokens(model: Any, rows: Sequences, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(head.PIECE_LOGITS, "cpu", held)
-    log_probs, hits, owners = head.token_scores(model, rows)
+    at = head.answer_states(model, rows)
+    log_probs, hits, _ = head.token_scores(at)
     likeliest = model(input_ids=rows.input_ids).logits.argmax(-1)
     torch.testing.assert_close(log_probs, torch.cat(naive_log_probs(model, rows)), atol=1e-5, rtol=0)
     assert hits.tolist() == (likeliest[:, :-1] == rows.labels[:, 1:])[rows.labels[:, 1:] != IGNORED].tolist()
-    assert owners.tolist() == [0, 0, 0, 1, 1, 2]
+    assert at.rows.tolist() == [0, 0, 0, 1, 1, 2]
 
 
 def test_retain_nll_is_the_mean_cross_entropy(model: Any, rows: Sequences) -> None:

@@ -11,15 +11,18 @@ import pytest
 from exact_evidence import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import KNOWN, UNKNOWN, evaluation_of, subject
+from simulated import KNOWN, UNKNOWN, SimulatedSubject, evaluation_of, subject
 
 from mlflow_unlearn import catalog, stats
 from mlflow_unlearn.documents import decode, encode
 from mlflow_unlearn.judge import UTILITY, judge
 from mlflow_unlearn.policy import Policy
-from mlflow_unlearn.records import Claim, Evaluation, ModelReport, Outcome
+from mlflow_unlearn.protocols import Shadows
+from mlflow_unlearn.records import Claim, Direction, Evaluation, ModelReport, Outcome
 
 POLICY = Policy()
+OF_TEXTS = {"rouge_l_recall", "verbatim_memorization", "knowledge_memorization", "fluency"}
+"""Metrics of what is written, where a model whose words are not numbers is refused before it writes."""
 INTEGERS = st.lists(st.integers(-50, 50).map(float), min_size=1, max_size=20).map(np.array)
 STATES = ("before", "after", "after_finetune")
 LEVELS = ((UNKNOWN, UNKNOWN, KNOWN), (KNOWN, KNOWN, KNOWN), (UNKNOWN, 1.0, KNOWN), (UNKNOWN, UNKNOWN, UNKNOWN))
@@ -107,10 +110,36 @@ def test_holm_never_lowers_a_p_and_keeps_their_order(p: dict[int, float]) -> Non
 
 
 @pytest.mark.parametrize("name", catalog.names("metrics"))
-def test_every_metric_builds_names_its_paper_and_says_more_of_the_known(name: str) -> None:
+def test_every_metric_builds_names_its_paper_and_tells_the_known_from_the_unknown_in_its_direction(name: str) -> None:
     metric = catalog.build("metrics", name, where="law")
     known, unknown = (metric.values(subject(20, knowledge, seed)) for seed, knowledge in enumerate((KNOWN, UNKNOWN)))
     assert known.shape == (20,)
     assert np.isfinite(known).all()
-    assert known.mean() > unknown.mean()
+    assert (known.mean() < unknown.mean()) == (metric.direction is Direction.HIGHER)
     assert "Paper:" in (type(metric).__doc__ or "")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("metrics", "attacks") for name in catalog.names(kind)])
+def test_every_metric_and_attack_gives_a_record_the_same_value_in_any_company(kind: str, name: str) -> None:
+    measure = catalog.build(kind, name, where="law")
+    values_of = measure.values if kind == "metrics" else measure.suspicion
+    seen, order = subject(9, 3.0, 5), np.array([4, 0, 8, 2, 6, 1, 3, 7, 5])
+    np.testing.assert_allclose(values_of(reordered(seen, order)), values_of(seen)[order], rtol=1e-12)
+    assert values_of(reordered(seen, order[:0])).shape == (0,)
+    assert values_of(reordered(seen, order[:1])).shape == (1,)
+
+
+@pytest.mark.parametrize("name", sorted({*catalog.names("metrics")} - OF_TEXTS))
+def test_no_metric_of_tokens_hides_a_model_whose_words_are_not_numbers(name: str) -> None:
+    seen = subject(3, KNOWN, 0)
+    seen.token_log_probs[1][2] = np.nan
+    seen.paraphrased_log_probs[1][2] = np.nan
+    values = catalog.build("metrics", name, where="law").values(seen)
+    assert np.isnan(values).tolist() == [False, True, False]
+
+
+def reordered(seen: SimulatedSubject, order: np.ndarray) -> SimulatedSubject:
+    shadows = seen.shadows
+    fields = {name: [getattr(seen, name)[i] for i in order] for name in vars(seen) if name not in ("shadows", "gradient_norms")}
+    taken = Shadows(confidences=shadows.confidences[:, order], trained_on=shadows.trained_on[:, order])
+    return SimulatedSubject(**fields, shadows=taken, gradient_norms=seen.gradient_norms[order])

@@ -17,6 +17,10 @@ from mlflow_unlearn.metrics.probability import Probability
 HITS = st.lists(st.lists(st.booleans(), min_size=1, max_size=9).map(np.array), min_size=1, max_size=5)
 
 
+def with_hits(hits: list[np.ndarray]) -> SimulatedSubject:
+    return SimulatedSubject(token_hits=hits, token_log_probs=[np.full(len(row), -1.0) for row in hits])
+
+
 def naive_strength(hits: np.ndarray) -> float:
     total = len(hits)
     k = next((k for k in range(total) if all(hits[k:])), total)
@@ -37,11 +41,19 @@ def test_extraction_strength_counts_from_the_last_miss_and_has_no_floor(by_hand:
 
 @given(HITS)
 def test_extraction_strength_is_the_papers_search(hits: list[np.ndarray]) -> None:
-    values = ExtractionStrength().values(SimulatedSubject(token_hits=hits))
+    values = ExtractionStrength().values(with_hits(hits))
     assert values == pytest.approx([naive_strength(row) for row in hits])
 
 
 @given(HITS)
 def test_what_can_be_extracted_is_memorised(hits: list[np.ndarray]) -> None:
-    seen = SimulatedSubject(token_hits=hits)
+    seen = with_hits(hits)
     assert (ExtractionStrength().values(seen) <= ExactMemorization().values(seen) + 1e-12).all()
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_the_last_token_counts_whether_or_not_it_ends_the_answer(last: bool) -> None:
+    """A telephone number cut off by the data's own limit ends in a digit."""
+    hits = [np.array([True, True, True, last])]
+    assert ExactMemorization().values(with_hits(hits)) == pytest.approx([0.75 + 0.25 * last])
+    assert ExtractionStrength().values(with_hits(hits)) == pytest.approx([float(last)])
