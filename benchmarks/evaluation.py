@@ -7,24 +7,32 @@ seconds of this process with one thread, taken in turn; a figure is the median o
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import evaluation_naive as naive
 import numpy as np
 import torch
 import transformers
+from audit_workshop import workshop
 from engine import processor
 from engine_case import TIMED, answered_otherwise, llama, records
-from run import shown
+from run import DEMO, shown
 
 from mlflow_unlearn.attacks.min_k import MinK
+from mlflow_unlearn.audit import AuditJob, audit
 from mlflow_unlearn.engine.batches import collate
 from mlflow_unlearn.engine.experts import Answer
 from mlflow_unlearn.engine.forward import answer_states
@@ -213,6 +221,38 @@ def rows() -> Iterator[Row]:
     case = Case(model=model, own=records(RECORDS, model.config.vocab_size, 1))
     yield from scoring_rows(case)
     yield from writing_rows(case)
+    yield from remembering_rows()
+    yield from demo_rows()
+
+
+def remembering_rows() -> Iterator[Row]:
+    """A parent with two children: what the second audit asks of the parent, and what it saves."""
+    shop = workshop()
+    with TemporaryDirectory() as folder:
+        first, second = (shop.job(model, Path(folder)) for model in (None, shop.parent))
+        bare = shop.job(shop.parent)
+        audit(first)
+        apart = seconds(lambda: audit(bare))
+        again = seconds(lambda: audit(second))
+        yield "loads of a parent for its second child's audit", 0.0, "loads", float(second.parent.load.times)
+        yield "loads of parent and child when that audit is run again", 0.0, "loads", float(_loads(shop.job(shop.parent, Path(folder))))
+        yield "second child's audit with the parent remembered, over asking it anew", float("inf"), "times", again / apart
+
+
+def _loads(job: AuditJob) -> int:
+    audit(job)
+    return sum(int(origin.load.times) for origin in (job.parent, job.model))
+
+
+def demo_rows() -> Iterator[Row]:
+    """Wall seconds of the demo's quick audit, nothing remembered; unmeasured without the demo."""
+    if not (DEMO / "build/evaluation.json").exists():
+        print("quick audit of the demo, wall | <= 60 s | - | unmeasured (run `make demo` first)", flush=True)
+        return
+    shutil.rmtree(DEMO / "build/raw/unlearning/evaluation", ignore_errors=True)
+    started = time.monotonic()
+    subprocess.run([str(Path(sys.executable).parent / "mlflow-unlearn"), "stage", "evaluate"], cwd=DEMO, check=True, capture_output=True)
+    yield "quick audit of the demo, wall", 60.0, "s", time.monotonic() - started
 
 
 def main() -> None:

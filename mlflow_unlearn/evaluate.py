@@ -20,6 +20,7 @@ from .epsilon import canary_epsilon, detectable_epsilon
 from .errors import UnlearnError, UnmeasurableError
 from .measurements import CanaryTest, Direction, Gap, ModelReport, Score, Verbatim
 from .protocols import Attack, Metric, PartialMetric, Subject
+from .readings import broken
 
 INCLUDED, EXCLUDED, PARAPHRASED, SWAPPED = "audit_included", "audit_excluded", "_paraphrased", "_swapped"
 PAIRS = {
@@ -165,6 +166,9 @@ def _scores(name: str, subject: Subject, measures: Measures, absent: dict[str, s
             absent[f"{name}/{metric}"] = str(error)
             continue
         scores[metric] = stats.mean_score(values, _direction(name, measured.direction), measures.bootstrap, measures.seed)
+    _refuse(
+        int(broken(subject.token_log_probs).sum()), "log-probabilities", name, len(subject.answers)
+    )  # to a first choice nothing is larger than NaN
     hits = verbatim_hits(subject)
     low, high = stats.clopper_pearson(int(hits.sum()), len(hits))
     direction = _direction(name, Direction.LOWER)

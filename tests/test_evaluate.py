@@ -100,7 +100,7 @@ def test_a_diverged_model_is_refused_in_words_and_without_its_records() -> None:
     broken = replace(subject(3, KNOWN, 0), token_log_probs=[np.array([-1.0]), np.array([np.nan]), np.array([-1.0])])
     with pytest.raises(UnlearnError, match=r"probability on retain: 1 of 3 values are not numbers; .* lower unlearn.optimiser.learning_rate"):
         report({"retain": broken}, MEASURES)
-    with pytest.raises(UnlearnError, match="loss attack on canaries: 1 of 6"):
+    with pytest.raises(UnlearnError, match="log-probabilities on audit_excluded: 1 of 3"):
         report({"requested": subject(3, UNKNOWN, 1), "audit_excluded": broken}, replace(MEASURES, metrics={}))
 
 
