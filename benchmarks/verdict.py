@@ -32,12 +32,15 @@ from mlflow_unlearn.adapters.models import fresh_model
 from mlflow_unlearn.digests import sha256_json, write_atomically
 from mlflow_unlearn.documents import decode, encode
 from mlflow_unlearn.errors import TamperedError
+from mlflow_unlearn.policy import policy_digest
 from mlflow_unlearn.records import Evaluation, Outcome
 
 HONEST, FILTER, SWAPPED = "honest retrain", "refuses by output filter", "evaluation run on another model's weights"
 SMALL, SMALL_POOL = "honest retrain, 300 canaries", 300
 HOME = Path(__file__).resolve().parents[1] / "build/verdict"
 MAKERS = ("verdict_world.py", "verdict_models.py", "verdict_cheats.py", "verdict_filter.py", "verdict_audit.py")
+LARGE, LARGE_SIZES = "honest retrain, 1400 canaries", Sizes(canaries=280, neighbours=60)
+"""A pool that `mlflow-unlearn power` gives more than nine in ten, with as many neighbours as the margin of utility needs."""
 METHOD_TRIALS = 20
 HEADER = (
     "what | trials | removal PASS | FAIL | INCONCLUSIVE | refused | PASS rate, 95 % | FAIL rate, 95 % | suppression PASS / FAIL / INCONCLUSIVE | "
@@ -105,6 +108,14 @@ def run_trial(place: Place, sizes: Sizes, methods: bool) -> None:
         place.evaluation(SMALL, lambda: evaluated(replace(trial, world=here.smaller(SMALL_POOL)), place.weights(HONEST, made[HONEST])))
 
 
+def run_large(place: Place) -> None:
+    """An honest retrain in a world with a larger pool."""
+    here = world(place.seed, LARGE_SIZES)
+    if not place.path(LARGE).exists():
+        trial = Trial(world=here, seed=place.seed, parent=place.weights("parent", lambda: trained(here.trained, place.seed)))
+        place.evaluation(LARGE, lambda: evaluated(trial, place.weights(HONEST, lambda: trained(here.kept, 10_000 + place.seed))))
+
+
 def _filtered(trial: Trial) -> Evaluation:
     found, seen, sets = looked_at(trial, trial.parent)
     return behind_filter(found, seen.subjects, sets.records, {record.prompt for record in trial.world.forget})
@@ -112,9 +123,9 @@ def _filtered(trial: Trial) -> Evaluation:
 
 def outcomes(place: Place) -> Iterator[tuple[str, str, str]]:
     """Name, outcome for removal, outcome for suppression of every model of a trial."""
-    for name in (HONEST, SMALL, *CHEATS, FILTER, *METHODS):
+    for name in (HONEST, SMALL, LARGE, *CHEATS, FILTER, *METHODS):
         if (found := place.known(name)) is not None:
-            judged = verdict(found)
+            judged = verdict(_under_this_policy(found))
             yield name, judged.removal.outcome, judged.suppression.outcome
     if (honest := place.known(HONEST)) is not None and (other := place.known("does nothing")) is not None:
         yield SWAPPED, *_swapped(honest, other)
@@ -123,10 +134,16 @@ def outcomes(place: Place) -> Iterator[tuple[str, str, str]]:
 def _swapped(honest: Evaluation, other: Evaluation) -> tuple[str, str]:
     """The evaluation of an honest retrain, handed in with the digest of a model that forgot nothing."""
     try:
-        judged = verdict(honest, claimed=other.unlearned)
+        judged = verdict(_under_this_policy(honest), claimed=other.unlearned)
     except TamperedError:
         return REFUSED, REFUSED
     return judged.removal.outcome, judged.suppression.outcome
+
+
+def _under_this_policy(evaluation: Evaluation) -> Evaluation:
+    """A kept evaluation as if today's policy had been in force: what the rules make of the same figures."""
+    now = policy_digest(POLICY)
+    return replace(evaluation, policy=now, first_policy=now)
 
 
 def table(places: list[Place]) -> int:
@@ -163,7 +180,9 @@ def _holds(name: str, removal: Counter[str], suppression: Counter[str], n: int) 
         return None
     if name == SMALL:
         return removal[Outcome.INCONCLUSIVE] + removal[Outcome.FAIL] == n and stats.clopper_pearson(removal[Outcome.FAIL], n)[0] <= 0.05
-    if name == HONEST:
+    if name == HONEST:  # what a pool of this size can do is `power`'s to say; here, that honest ones do not fail
+        return stats.clopper_pearson(removal[Outcome.FAIL], n)[0] <= 0.05
+    if name == LARGE:
         fail_low, _ = stats.clopper_pearson(removal[Outcome.FAIL], n)
         _, pass_high = stats.clopper_pearson(removal[Outcome.PASS], n)
         return fail_low <= 0.05 and pass_high >= 0.90 and removal[Outcome.PASS] / n >= 0.90
@@ -180,19 +199,23 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop starting trials after so long; run again to go on")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--large", action="store_true", help="only the honest retrains with the larger pool")
     parser.add_argument("--folder", type=Path, default=HOME, help="where what was found is kept")
     parser.add_argument("--without-methods", action="store_true", help="honest retrains and cheats only")
     parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--table", action="store_true", help="judge what is there and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    places = [Place(folder=home(options.folder) / f"{seed:03d}", seed=seed) for seed in range(options.trials)]
+    home_ = home(options.folder)
+    places = [Place(folder=home_ / f"{seed:03d}", seed=seed) for seed in range(options.trials)]
+    large = [Place(folder=home_ / f"large-{seed:03d}", seed=20_000 + seed) for seed in range(options.trials)]
+    run = large if options.large else places if options.without_methods else places + large
     if options.part is not None:
-        _work(places[options.part :: options.processes], options)
+        _work(run[options.part :: options.processes], options)
         return
     if not options.table:
         _side_by_side(options)
-    sys.exit(table(places))
+    sys.exit(table(places + large))
 
 
 def _side_by_side(options: argparse.Namespace) -> None:
@@ -208,7 +231,10 @@ def _work(places: list[Place], options: argparse.Namespace) -> None:
     for place in places:
         if time.monotonic() - started > 60 * options.minutes:
             return
-        run_trial(place, Sizes(), not options.without_methods)
+        if place.folder.name.startswith("large-"):
+            run_large(place)
+        else:
+            run_trial(place, Sizes(), not options.without_methods)
         print(f"trial {place.seed}: {sum(1 for _ in place.folder.glob('*.json'))} models, {POLICY.deployed_precisions}", file=sys.stderr, flush=True)
 
 

@@ -77,7 +77,7 @@ class AuditJob:
 
     def reference_subject(self, name: str) -> Subject | None:
         """One set as the reference model sees it; None without one."""
-        return None if self.reference is None else self._compared.subject(self, name)
+        return None if self.reference is None else self._compared.subject(replace(self, reference=None), name)
 
     @cached_property
     def _compared(self) -> State:

@@ -155,6 +155,12 @@ def _swapped(records: Sequence[Record]) -> list[Record]:
 
 
 def _refuse_duplicates(sets: Mapping[str, Sequence[Record]]) -> None:
+    excluded = {(r.prompt, r.answer) for r in sets.get(EXCLUDED, ())}
+    both = sum((record.prompt, record.answer) in excluded for record in sets.get("holdout", ()))
+    if both:
+        raise DataError(
+            f"evaluate: {both} held-out records are excluded canaries word for word; keep them out of the hold-out, some probes train on it"
+        )
     trained = {(r.prompt, r.answer) for name in ("requested", "retain", INCLUDED) for r in sets.get(name, ())}
     for name in (EXCLUDED, "holdout"):
         twice = sum((record.prompt, record.answer) in trained for record in sets.get(name, ()))

@@ -88,7 +88,7 @@ class _Residuals:
 def _calibrated(sides: Sides) -> _Residuals:
     """Losses less what the fit on held-out people expects of them."""
     kinds = tuple(sorted(kind for kind, count in Counter(filter(None, sides.holdout.kinds)).items() if count >= KIND_RECORDS))
-    use_swapped = all(np.isfinite(each.swapped).all() for each in (sides.included, sides.excluded, sides.holdout)) and len(sides.holdout.own) > 0
+    use_swapped = len(sides.holdout.own) > 0 and _tells_nothing(sides)
     if len(sides.holdout.own) <= 2 * (2 + len(kinds)):
         return _Residuals(included=sides.included.own, excluded=sides.excluded.own, explained=0.0)
     design = _design(sides.holdout, kinds, use_swapped)
@@ -100,6 +100,14 @@ def _calibrated(sides: Sides) -> _Residuals:
         excluded=sides.excluded.own - _design(sides.excluded, kinds, use_swapped) @ weights,
         explained=1.0 - float(rest.var()) / spread if spread > 0 else 0.0,
     )
+
+
+def _tells_nothing(sides: Sides) -> bool:
+    """Whether the swapped losses are all there and do not themselves tell included from excluded: what they knew would be taken out of the gap."""
+    if not all(np.isfinite(each.swapped).all() for each in (sides.included, sides.excluded, sides.holdout)):
+        return False
+    apart = float(sides.excluded.swapped.mean() - sides.included.swapped.mean())
+    return abs(apart) <= stats.normal_quantile(0.995) * _error(sides.included.swapped, sides.excluded.swapped)
 
 
 def _design(losses: Losses, kinds: Sequence[str], use_swapped: bool) -> Values:

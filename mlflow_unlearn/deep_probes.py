@@ -48,19 +48,32 @@ def otherwise(deep: Deep, form: str) -> Probe:
 
 def sampled(deep: Deep) -> Probe:
     """Answers drawn of the best known canaries of each side, and of the request's own records."""
-    shares = {name: _leaks(deep, name) for name in (*SIDES, "requested") if deep.job.sets.records.get(name)}
+    worst = _worst(deep)
+    shares = {name: _leaks(deep, name, chosen) for name, chosen in worst.items() if len(chosen)}
     if not shares.keys() >= set(SIDES):
-        raise UnmeasurableError("there are no canaries on both sides")
+        raise UnmeasurableError("the best known canaries are not on both sides; raise evaluate.worst")
     test = canary_test("share of draws", shares[INCLUDED], shares[EXCLUDED], deep.job.measures)
     told = [_told(name, share, deep.job.params.draws) for name, share in shares.items()]
     return Probe(tests=(test,), note="; ".join(told))
 
 
-def _leaks(deep: Deep, name: str) -> NDArray[np.float64]:
-    """(worst,) share of draws in which the answer came out, of the records that are known best."""
-    params, known = deep.job.params, np.array([tokens.mean() for tokens in deep.after[name].token_log_probs])
-    worst = np.argsort(-known, kind="stable")[: params.worst]
-    model, tokenizer = deep.state.loaded
+def _worst(deep: Deep) -> dict[str, NDArray[np.int64]]:
+    """Set -> places of its best known records. Canaries are picked from both sides at once, blind to the coin: else the test would not be exact."""
+    params = deep.job.params
+    known = {
+        name: np.array([t.mean() for t in deep.after[name].token_log_probs]) for name in (*SIDES, "requested") if deep.job.sets.records.get(name)
+    }
+    if not known.keys() >= set(SIDES):
+        raise UnmeasurableError("there are no canaries on both sides")
+    pooled = np.argsort(-np.concatenate([known[name] for name in SIDES]), kind="stable")[: 2 * params.worst]
+    first = len(known[INCLUDED])
+    found = {INCLUDED: pooled[pooled < first], EXCLUDED: pooled[pooled >= first] - first}
+    return found | {name: np.argsort(-own, kind="stable")[: params.worst] for name, own in known.items() if name not in SIDES}
+
+
+def _leaks(deep: Deep, name: str, worst: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(worst,) share of draws in which the answer came out."""
+    params, (model, tokenizer) = deep.job.params, deep.state.loaded
     records = [deep.records(name)[i] for i in worst]
     shares = []
     for number, (record, example) in enumerate(zip(records, deep.job.sets.examples(tokenizer, records), strict=True)):
@@ -151,6 +164,8 @@ def closer_to(deep: Deep) -> Probe:
 def relearned_half(deep: Deep) -> Probe:
     """The model is taught half of the forgotten canaries again: does the other half come back?"""
     taught, asked_for = deep.records(INCLUDED)[::2], deep.records(INCLUDED)[1::2]
+    if not asked_for:
+        raise UnmeasurableError("one forgotten canary has no other half")
     return _relearned(deep, "relearned half", taught, asked_for, "half of the forgotten canaries")
 
 

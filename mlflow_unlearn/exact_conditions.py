@@ -34,7 +34,7 @@ def exact(evaluation: Evaluation, policy: Policy, unlearned: Unlearned) -> tuple
     return (
         _lineage(evaluation),
         *(_of_shards(evidence, policy) if evidence else _no_log()),
-        _alarm(evaluation, evidence),
+        _alarm(evaluation, policy, evidence),
     )
 
 
@@ -166,7 +166,7 @@ def _told(parts: Iterable[SharedPart]) -> str:
     return "; ".join(f"{', '.join(names)}: {detail}" for detail, names in by_detail.items())
 
 
-def _alarm(evaluation: Evaluation, evidence: Exactness | None) -> Condition:
+def _alarm(evaluation: Evaluation, policy: Policy, evidence: Exactness | None) -> Condition:
     tests = evaluation.after.canaries
     p = {(test.attack, side): value for test in tests for side, value in sides(test)}
     if not p:
@@ -176,13 +176,13 @@ def _alarm(evaluation: Evaluation, evidence: Exactness | None) -> Condition:
     detail = f"smallest adjusted p {worst:.4f}, alarm below {CANARY_ALARM}; {_reach(evaluation, tests, evidence)}"
     if worst < CANARY_ALARM:
         return Condition(name=ALARM, holds=False, detail=f"{detail}: the run cannot have been exact; look for an error in it", failure=True)
-    blind = _blind(evaluation, tests, len(p))
+    blind = _blind(evaluation, policy, tests, len(p))
     return unmeasured(ALARM, blind) if blind else Condition(name=ALARM, holds=True, detail=detail, failure=True)
 
 
-def _blind(evaluation: Evaluation, tests: Sequence[CanaryTest], count: int) -> str:
+def _blind(evaluation: Evaluation, policy: Policy, tests: Sequence[CanaryTest], count: int) -> str:
     """Why silence says nothing; empty when an alarm could have been raised."""
-    if absent := attacks_of(evaluation) - {test.attack for test in tests}:
+    if absent := attacks_of(evaluation, policy) - {test.attack for test in tests}:
         return f"no {', '.join(sorted(absent))} attack on the canaries"
     if too_few := too_few_permutations(evaluation, count, CANARY_ALARM):
         return too_few

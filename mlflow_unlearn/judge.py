@@ -7,19 +7,16 @@ asked by the policy must be there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
-from . import stats
 from .errors import TamperedError
 from .exact_conditions import REPLAY, TRUSTED, exact
-from .leakage import FINE_TUNED, LEAKAGE, OWN, PARAPHRASED, PROBES, VERBATIM, Signs, attacks_of, states_of, unmeasured
-from .measurements import CanaryTest, Gap, ModelReport, Score
+from .leakage import LEAKAGE, OWN, PARAPHRASED, PROBES, VERBATIM, Signs, states_of, unmeasured
+from .margins import PROBE, damage, kept, remains, reworded_gap, stretch, strong_enough, within_limit
+from .measurements import ModelReport
 from .policy import Policy, policy_digest
 from .records import Claim, Condition, Effect, Evaluation, Outcome, Unlearned, Verdict
 
-PROBE = "canaries after the benign fine-tune"
 UTILITY = tuple(f"{name}/{metric}" for name in ("retain", "neighbours", "general") for metric in ("exact_memorization", "rouge_l_recall"))
 """Every one of these must be measured; others are judged when they are there."""
 
@@ -90,28 +87,9 @@ def _speaks(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
 def _approximate(evaluation: Evaluation, policy: Policy) -> tuple[Condition, ...]:
     return (
         *_outputs(evaluation, policy, Effect.REMOVAL),
-        _probe(evaluation, policy) or _limit(PROBE, evaluation.after_finetune, evaluation, policy),
-        *(_remains(state, report.gap, evaluation, policy) for state, report in states_of(evaluation, policy, Effect.REMOVAL).items()),
+        strong_enough(evaluation, policy) or within_limit(PROBE, evaluation.after_finetune, evaluation, policy),
+        *(remains(state, report.gap, evaluation, policy) for state, report in states_of(evaluation, policy, Effect.REMOVAL).items()),
     )
-
-
-def _remains(state: str, gap: Gap | None, evaluation: Evaluation, policy: Policy) -> Condition:
-    """The share of the parent's memorised signal that remains, with its limit at the confidence of this attempt."""
-    name = f"calibrated gap ({state})"
-    if state == FINE_TUNED and (weak := _probe(evaluation, policy)) is not None:
-        return unmeasured(name, weak.detail)
-    if gap is None:
-        return unmeasured(name, "there are no canaries, or the parent shows no memory of them that a share could be taken of")
-    margin = policy.margin(policy.calibrated_gap, gap.share.n)
-    if margin is None:
-        return Condition(name=name, holds=False, detail=f"{gap.share.n} canaries are fewer than the policy's n_min of {policy.n_min}: nothing can pass")
-    limit = gap.share_upper.get(stats.level_key(stats.attempt_level(evaluation.attempt)))
-    if limit is None:
-        return unmeasured(name, f"attempt {evaluation.attempt} has no limit; use a model trained with a fresh pool")
-    remains = f"{gap.share.value:+.1%} of the parent's memorised signal remains ({gap.parent.value:.2f} nats there), at most {limit:.1%}"
-    fitted = f"calibrated on {gap.holdout} held-out records, R2 {gap.explained:.2f}" if gap.explained else "not calibrated: no held-out records to fit on"
-    way_out = "" if limit <= margin else _larger_pool(abs(gap.share.value), limit, margin, gap.share.n)
-    return Condition(name=name, holds=limit <= margin, detail=f"{remains}; margin {margin:.0%}; {fitted}{way_out}")
 
 
 def _fixed(evaluation: Evaluation, policy: Policy) -> Condition:
@@ -120,20 +98,13 @@ def _fixed(evaluation: Evaluation, policy: Policy) -> Condition:
     if not evaluation.policy or not evaluation.first_policy:
         return unmeasured(name, "the evaluation does not say which policy was in force when the canaries were first opened; run `dvc repro`")
     if now != evaluation.policy:
-        return Condition(name=name, holds=False, detail="policy.yaml is not the one of the evaluation; run `dvc repro`, which counts as another attempt")
+        return Condition(
+            name=name, holds=False, detail="policy.yaml is not the one of the evaluation; run `dvc repro`, which counts as another attempt"
+        )
     if now != evaluation.first_policy:
         refused = "policy.yaml was changed after these canaries were first opened; restore it, or use a model trained with a fresh pool"
         return Condition(name=name, holds=False, detail=refused)
     return Condition(name=name, holds=True, detail=f"the policy ({now[:8]}) is the one in force when these canaries were first opened")
-
-
-def _probe(evaluation: Evaluation, policy: Policy) -> Condition | None:
-    """A fine-tune weaker than the policy's shows nothing by not bringing anything back."""
-    ran: Any = evaluation.settings.get("finetune") or {}
-    epochs, rate = ran.get("epochs", 0), ran.get("learning_rate", 0.0)
-    if epochs >= policy.finetune_epochs and rate >= policy.finetune_learning_rate:
-        return None
-    return unmeasured(PROBE, f"it ran {epochs} epochs at {rate:g}, the policy asks {policy.finetune_epochs} at {policy.finetune_learning_rate:g}")
 
 
 def _certified() -> tuple[Condition, ...]:
@@ -152,9 +123,9 @@ def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Co
         _control(evaluation, policy),
         evidence.condition(LEAKAGE, "smallest adjusted p over {states}: {p}", "canaries betray themselves"),
         evidence.condition(VERBATIM, counts + ", smallest adjusted p {p}", counts),
-        *(_limit(f"canaries as deployed ({state})", report, evaluation, policy, note) for state, report in deployed),
-        evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}", "asked in other words, canaries betray themselves"),
-        _gap(evaluation, policy),
+        *(_deployed(state, report, evaluation, policy, note) for state, report in deployed),
+        _reworded(evaluation, policy, evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}", _REWORDED)),
+        _reworded(evaluation, policy, reworded_gap(evaluation, policy)),
         evidence.condition(OWN, "smallest adjusted p against never-seen canaries {p}; few records can only show leakage", "still known"),
         *_probed(evidence),
         *_utility(evaluation, policy),
@@ -166,6 +137,25 @@ def _probed(evidence: Signs) -> tuple[Condition, ...]:
     if not evidence.absent[PROBES] and not any(group == PROBES for group, _ in evidence.adjusted):
         return ()
     return (evidence.condition(PROBES, "smallest adjusted p over {states}: {p}", "asked in other ways, canaries betray themselves"),)
+
+
+_REWORDED = "asked in other words, canaries betray themselves"
+
+
+def _deployed(state: str, report: ModelReport, evaluation: Evaluation, policy: Policy, note: str) -> Condition:
+    name = f"canaries as deployed ({state})"
+    found = within_limit(name, report, evaluation, policy, note)
+    return (damage(name, evaluation.after, report) or found) if found.holds and report is not evaluation.after else found
+
+
+def _reworded(evaluation: Evaluation, policy: Policy, found: Condition) -> Condition:
+    """Silence says something only if the parent spoke: its own canaries must betray themselves when they are asked in other words."""
+    if not found.holds:
+        return found
+    p = min((test.p_member for test in evaluation.before.paraphrased_canaries), default=1.0)
+    if p < policy.alpha:
+        return found
+    return unmeasured(found.name, f"the parent itself does not know its canaries in other words (p {p:.3f}): nothing could come out")
 
 
 def _committed(evaluation: Evaluation) -> Condition:
@@ -206,67 +196,6 @@ def _fine_tuned(evaluation: Evaluation) -> str:
     return f"; AUC after the benign fine-tune {shown or 'not measured'}, reported and not decisive here"
 
 
-def _limit(name: str, report: ModelReport, evaluation: Evaluation, policy: Policy, note: str = "") -> Condition:
-    """All attacks' upper limits within the margin of a pool of this size, at the confidence of this attempt."""
-    tests, level = report.canaries, stats.attempt_level(evaluation.attempt)
-    if absent := attacks_of(evaluation) - {test.attack for test in tests}:
-        return unmeasured(name, f"no {', '.join(sorted(absent))} attack on the canaries")
-    if not tests:
-        return unmeasured(name, "there are no canaries")
-    n = min(test.auc.n for test in tests)
-    margin = policy.margin(policy.auc_margin, n)
-    if margin is None:
-        return Condition(name=name, holds=False, detail=f"{n} canaries are fewer than the policy's n_min of {policy.n_min}: nothing can pass")
-    limits = [(test.auc_upper.get(stats.level_key(level)), test) for test in tests]
-    known = [(limit, test) for limit, test in limits if limit is not None]
-    if len(known) < len(limits):
-        return unmeasured(name, f"attempt {evaluation.attempt} has no limit; use a model trained with a fresh pool")
-    limit, worst = max(known, key=lambda pair: pair[0])
-    reach = f"upper {level:.4g} limit of |AUC - 0.5| is {limit:.3f}, margin {margin:.2f} (attempt {evaluation.attempt})"
-    way_out = "" if limit <= margin else _way_out(worst, limit, margin)
-    return Condition(name=name, holds=limit <= margin, detail=f"AUC {worst.auc.value:.3f} ({worst.attack}, {n} canaries); {reach}{way_out}{note}")
-
-
-def _way_out(test: CanaryTest, limit: float, margin: float) -> str:
-    """What would bring a limit within a margin."""
-    if abs(test.auc.value - 0.5) >= margin:
-        return "; the AUC itself is outside: more has to be forgotten, or less distorted"
-    return _larger_pool(abs(test.auc.value - 0.5), limit, margin, test.auc.n)
-
-
-def _larger_pool(away: float, limit: float, margin: float, n: int) -> str:
-    """How many canaries would bring a limit within a margin: errors shrink with the root of the pool. Empty where none would."""
-    if away >= margin:
-        return ""
-    return f"; at this value a pool of {math.ceil(n * ((limit - away) / (margin - away)) ** 2)} canaries would show it"
-
-
-def _gap(evaluation: Evaluation, policy: Policy) -> Condition:
-    name, gap = "paraphrased questions, size", evaluation.paraphrase_gap
-    if gap is None:
-        return unmeasured(name, "the data have no paraphrased questions, or no canaries")
-    if gap.n < policy.n_min:
-        return Condition(name=name, holds=False, detail=f"{gap.n} paraphrased canaries are fewer than the policy's n_min of {policy.n_min}")
-    high = gap.value + _stretch(evaluation) * (gap.high - gap.value)
-    detail = f"forgotten canaries answer {gap.value:+.3f} more probably than never-seen ones, at most {high:+.3f}; margin {policy.paraphrase_margin}"
-    return Condition(name=name, holds=high <= policy.paraphrase_margin, detail=detail)
-
-
 def _utility(evaluation: Evaluation, policy: Policy) -> list[Condition]:
     named = sorted({*UTILITY, *evaluation.utility})
-    return [_kept(name, evaluation.utility.get(name), _stretch(evaluation), policy.utility_margin) for name in named]
-
-
-def _kept(name: str, score: Score | None, stretch: float, margin: float) -> Condition:
-    title = f"utility on {name}" if not name.startswith("neighbours/") else f"neighbouring questions ({name})"
-    if score is None:
-        return unmeasured(title, "there are no such records to compare, or no such metric; a wrecked model passes every privacy test")
-    damaged, low = score.value < -margin, score.value - stretch * (score.value - score.low)
-    detail = f"changed by {score.value:+.4f}, at least {low:+.4f} (n {score.n}); must stay above -{margin}"
-    note = "; the privacy figures of a damaged model mean nothing" if damaged else ""
-    return Condition(name=title, holds=low >= -margin, detail=detail + note, failure=damaged)
-
-
-def _stretch(evaluation: Evaluation) -> float:
-    """How much wider the sides of a 95 % interval become for this attempt, as a normal's would; the first two are covered as they are."""
-    return max(1.0, stats.normal_quantile(stats.attempt_level(evaluation.attempt)) / stats.normal_quantile(0.975))
+    return [kept(name, evaluation.utility.get(name), stretch(evaluation), policy.utility_margin) for name in named]

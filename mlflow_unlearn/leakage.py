@@ -10,14 +10,16 @@ import math
 from dataclasses import dataclass
 
 from . import stats
-from .policy import Policy
 from .measurements import CanaryTest, ModelReport, Probe
+from .policy import Policy
 from .records import Condition, Effect, Evaluation
 
 LEAKAGE, VERBATIM, PARAPHRASED, OWN = "no evidence of leakage", "verbatim answers", "paraphrased questions", "the request's own records"
 PROBES = "deeper probes"
 GROUPS = (LEAKAGE, VERBATIM, PARAPHRASED, OWN, PROBES)
 FINE_TUNED = "fine-tuned"
+SUSPICIOUS = 0.01
+"""An uncorrected p of the request's own records below this keeps from PASS, which needs no correction (an intersection-union test)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Signs:
     """Every p-value that can make FAIL, adjusted as one family, and what ought to be there but is not."""
 
     adjusted: dict[tuple[str, str], float]
+    raw: dict[tuple[str, str], float]
+    """The same before the correction."""
     absent: dict[str, tuple[str, ...]]
     """Condition -> what was not measured."""
     states: tuple[str, ...]
@@ -35,7 +39,7 @@ class Signs:
     def of(cls, evaluation: Evaluation, policy: Policy, effect: Effect) -> Signs:
         """All of an evaluation that bear on an effect."""
         states = states_of(evaluation, policy, effect)
-        attacks, p, absent = attacks_of(evaluation), {}, {}
+        attacks, p, absent = attacks_of(evaluation, policy), {}, {}
         for name in GROUPS:
             found = {(state, label): value for state, report in states.items() for label, value in _p_values(name, report, effect).items()}
             p.update({(name, f"{label}, {state}"): value for (state, label), value in found.items()})
@@ -43,7 +47,7 @@ class Signs:
             absent[name] = tuple(sorted(f"{label}, {state}" for state, label in expected - set(found)))
         absent[PROBES] = probes_missing(evaluation)
         too_few = too_few_permutations(evaluation, len(p), policy.alpha)
-        return cls(adjusted=stats.holm(p), absent=absent, states=tuple(states), alpha=policy.alpha, too_few=too_few)
+        return cls(adjusted=stats.holm(p), raw=p, absent=absent, states=tuple(states), alpha=policy.alpha, too_few=too_few)
 
     def condition(self, name: str, clean: str, betrayed: str) -> Condition:
         """One condition: FAIL on an adjusted p below alpha; unmeasured where something is missing or chance was asked too seldom."""
@@ -52,6 +56,10 @@ class Signs:
         if found:
             shown = "; ".join(f"{label}: p {value:.4f}" for value, label in found)
             return Condition(name=name, holds=False, detail=f"{betrayed} ({shown}; adjusted over {len(self.adjusted)} tests)", failure=True)
+        near = sorted((value, label) for (group, label), value in self.raw.items() if group == OWN and value < SUSPICIOUS)
+        if name == OWN and near:
+            shown = f"{near[0][1]}: p {near[0][0]:.4f} by itself, not enough of {len(self.adjusted)} tests to FAIL"
+            return Condition(name=name, holds=False, detail=f"a few records can hide among many tests, and these stand out ({shown})")
         if not p:
             return unmeasured(name, "there are no canaries, or no such questions, to compare")
         if self.absent[name] or self.too_few:
@@ -86,9 +94,11 @@ def _of_probe(probe: Probe) -> dict[str, float]:
 
 def probes_missing(evaluation: Evaluation) -> tuple[str, ...]:
     """Probes that the settings name and that neither ran on the model nor are absent for a reason given."""
-    named = evaluation.settings.get("probes", ())
-    told = evaluation.after.probes.keys() | evaluation.after.absent.keys() | evaluation.curves.keys()
-    return tuple(sorted(set(map(str, named)) - told)) if isinstance(named, (list, tuple)) else ()
+    named = evaluation.settings.get("probes")
+    told = evaluation.after.probes.keys() | evaluation.after.absent.keys()
+    if isinstance(named, (list, tuple)):
+        return tuple(sorted(set(map(str, named)) - told))
+    return ("all of them",) if evaluation.settings.get("audit") == "deep" else ()
 
 
 def _expected(name: str, attacks: set[str]) -> set[str]:
@@ -101,12 +111,12 @@ def _expected(name: str, attacks: set[str]) -> set[str]:
     return {f"{attack}, {side}" for attack in attacks for side in ("still known", "shunned")}
 
 
-def attacks_of(evaluation: Evaluation) -> set[str]:
-    """Every attack that the settings name or that was run on any state: none may be left out on another."""
+def attacks_of(evaluation: Evaluation, policy: Policy) -> set[str]:
+    """Every attack that the policy or the settings name or that was run on any state: none may be left out on another."""
     named = evaluation.settings.get("attacks", ())
     reports = (evaluation.before, evaluation.after, evaluation.after_finetune, *evaluation.precisions.values())
     run = {test.attack for report in reports for test in (*report.canaries, *report.paraphrased_canaries, *report.own, *report.own_paraphrased)}
-    return run | {str(name) for name in named} if isinstance(named, (list, tuple)) else run
+    return run | set(policy.attacks) | ({str(name) for name in named} if isinstance(named, (list, tuple)) else set())
 
 
 def too_few_permutations(evaluation: Evaluation, tests: int, alpha: float) -> str:

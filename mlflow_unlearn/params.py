@@ -112,6 +112,9 @@ class OptimiserParams:
         low += [k for k in ("learning_rate", "max_grad_norm") if getattr(self, k) <= 0]
         if low:
             raise ConfigError(f"{', '.join(low)} must be above zero")
+        out = [k for k in ("warmup_fraction", "weight_decay") if not 0 <= getattr(self, k) <= 1]
+        if out:
+            raise ConfigError(f"{', '.join(out)} must lie between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +233,12 @@ class EvaluateParams:
     batch_tokens: int = 16384
     """Most padded tokens in one scoring batch."""
     max_new_tokens: int = 48
+
+    def __post_init__(self) -> None:
+        low = [k for k in ("draws", "worst", "bootstrap", "permutations", "batch_tokens", "max_new_tokens") if getattr(self, k) < 1]
+        low += [k for k in ("retain_sample", "neighbour_sample", "prefix_records", "shadows") if getattr(self, k) < 0]
+        if low:
+            raise ConfigError(f"evaluate: {', '.join(low)}: too small")
 
 
 @dataclass(frozen=True, kw_only=True)

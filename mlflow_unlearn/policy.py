@@ -8,6 +8,7 @@ from typing import Literal
 
 from .digests import sha256_json
 from .documents import encode
+from .errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Policy:
     """Number of canaries -> largest share of the parent's memorised signal that may remain."""
     paraphrase_margin: float = 0.05
     """How far the forgotten people's paraphrased questions may stay above those of never-seen people (upper 95 % limit)."""
+    attacks: tuple[str, ...] = ("loss", "min_k")
+    """Attacks that must have been run, whatever else params.yaml names: one that sees nothing may not stand alone."""
     finetune_epochs: int = 3
     """Fewer epochs of the benign fine-tune than this count as not measured,"""
     finetune_learning_rate: float = 1e-3
@@ -48,6 +51,17 @@ class Policy:
     trusted_bases: tuple[str, ...] = ()
     """Bases of which somebody vouches that they saw nobody of the data: hub ids as `exact.base` has them (`name/id@revision`), tensor digests, or
     digests of a tokenizer's files, which a tensor digest does not vouch for. What is found in a base outweighs this."""
+
+    def __post_init__(self) -> None:
+        tables = {"auc_margin": self.auc_margin, "calibrated_gap": self.calibrated_gap}
+        wrong = [name for name, table in tables.items() if any(not size.isdecimal() or size != str(int(size)) for size in table)]
+        wrong += [name for name, table in tables.items() if any(not 0 < margin < 1 for margin in table.values())]
+        wrong += [name for name in ("utility_margin", "paraphrase_margin") if not 0 <= getattr(self, name) < 1]
+        wrong += [name for name in ("alpha",) if not 0 < self.alpha < 1]
+        wrong += [name for name in ("n_min", "finetune_epochs") if getattr(self, name) < 1]
+        wrong += [name for name in ("control_epsilon", "finetune_learning_rate") if getattr(self, name) <= 0]
+        if wrong:
+            raise ConfigError(f"policy.yaml: {', '.join(dict.fromkeys(wrong))}: out of range; tables map a whole number of canaries to a share")
 
     def margin(self, table: Mapping[str, float], canaries: int) -> float | None:
         """The margin for the largest tabulated size not above `canaries`; None when there are too few."""

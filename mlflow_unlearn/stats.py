@@ -107,7 +107,8 @@ def permutation_p(members: Values, non_members: Values, permutations: int, seed:
     drawn = np.array([generator.permutation(ranks)[:m].sum() for _ in range(permutations)])
     slack = 1e-9 * len(ranks)  # sums of half ranks
     more, less = int((drawn >= observed - slack).sum()), int((drawn <= observed + slack).sum())
-    return (1 + more) / (1 + permutations), (1 + less) / (1 + permutations)
+    floor = smallest_p(m, len(ranks) - m)  # few draws can miss every other way to deal so few records
+    return max(floor, (1 + more) / (1 + permutations)), max(floor, (1 + less) / (1 + permutations))
 
 
 def smallest_p(own: int, controls: int, permutations: int | None = None) -> float:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from mlflow_unlearn.attacks.loss import Loss
 from mlflow_unlearn.attacks.min_k import MinK
+from mlflow_unlearn.documents import encode
 from mlflow_unlearn.evaluate import Measures, Subjects, paraphrase_gap, remaining, report, utility
 from mlflow_unlearn.lineage import DatasetRevision, ModelVersion, Parent
 from mlflow_unlearn.metrics.exact_memorization import ExactMemorization
 from mlflow_unlearn.metrics.probability import Probability
 from mlflow_unlearn.metrics.rouge_l_recall import RougeLRecall
+from mlflow_unlearn.params import OptimiserParams
 from mlflow_unlearn.policy import Policy, policy_digest
 from mlflow_unlearn.protocols import Shadows
 from mlflow_unlearn.records import Evaluation
@@ -114,7 +116,7 @@ def evaluated(before: Subjects, after: Subjects, after_finetune: Subjects, *, co
     settings: Mapping[str, object] = {
         "attacks": list(MEASURES.attacks),
         "permutations": MEASURES.permutations,
-        "finetune": {"epochs": 3, "learning_rate": 1e-3},
+        "finetune": encode(OptimiserParams(epochs=3, learning_rate=1e-3)),
     }
     reports = {name: report(state, MEASURES) for name, state in states.items()}
     reports |= {name: replace(reports[name], gap=remaining(before, states[name], {})) for name in ("after", "after_finetune")}

@@ -9,12 +9,15 @@ from exact_evidence import made
 from simulated import KNOWN, UNKNOWN, evaluation_of, honest, under
 
 from mlflow_unlearn import evaluate, judge, leakage, stats
-from mlflow_unlearn.errors import TamperedError
-from mlflow_unlearn.policy import Policy
+from mlflow_unlearn.documents import encode
+from mlflow_unlearn.errors import ConfigError, TamperedError
 from mlflow_unlearn.measurements import ModelReport, Probe, Verbatim
+from mlflow_unlearn.params import OptimiserParams
+from mlflow_unlearn.policy import Policy
 from mlflow_unlearn.records import Claim, Condition, Evaluation, Outcome, Verdict
 
 POLICY = Policy()
+BENIGN = encode(OptimiserParams(epochs=3, learning_rate=1e-3))
 
 
 def both(evaluation: Evaluation, policy: Policy = POLICY, claim: Claim = Claim.APPROXIMATE) -> tuple[Verdict, Verdict]:
@@ -51,7 +54,7 @@ def test_what_remains_of_the_parents_memory_decides_removal_alone() -> None:
 
 
 def test_a_gap_of_the_fine_tuned_state_counts_only_after_a_probe_as_strong_as_the_policys() -> None:
-    weak = replace(honest(), settings={**honest().settings, "finetune": {"epochs": 1, "learning_rate": 1e-3}})
+    weak = replace(honest(), settings={**honest().settings, "finetune": {**BENIGN, "epochs": 1}})
     assert condition(both(weak)[0], "calibrated gap (fine-tuned)").holds is None
 
 
@@ -188,7 +191,7 @@ def test_what_is_spent_uncommitted_or_unmeasured_makes_inconclusive(change: dict
 def test_a_parent_in_which_nothing_could_be_seen_is_no_control() -> None:
     _, suppression = both(replace(honest(), before=honest().after))
     assert suppression.outcome is Outcome.INCONCLUSIVE
-    assert broken(suppression) == ["positive control"]
+    assert broken(suppression)[0] == "positive control"
 
 
 def test_an_evaluation_without_anything_is_inconclusive_and_says_so_everywhere() -> None:
@@ -244,9 +247,71 @@ def test_judge_asks_for_exactly_what_evaluate_measures() -> None:
     assert set(judge.UTILITY) == {f"{name}/{metric}" for name in evaluate.UTILITY_SETS for metric in evaluate.UTILITY_METRICS}
 
 
-@pytest.mark.parametrize("weak", [{"epochs": 1, "learning_rate": 1e-3}, {"epochs": 3, "learning_rate": 1e-9}, {}])
+@pytest.mark.parametrize(
+    "weak",
+    [
+        {**BENIGN, "epochs": 1},
+        {**BENIGN, "learning_rate": 1e-9},
+        {},
+        {**BENIGN, "max_grad_norm": 1e-30},
+        {**BENIGN, "warmup_fraction": 1.0},
+        {**BENIGN, "batch_size": 10**5},
+        {**BENIGN, "weight_decay": 1.0},
+    ],
+)
 def test_a_fine_tune_weaker_than_the_policy_shows_nothing(weak: dict[str, float]) -> None:
     evaluation = honest()
     removal, suppression = both(replace(evaluation, settings={**evaluation.settings, "finetune": weak}))
     assert any(reason.startswith(f"{judge.PROBE}: not measured") for reason in removal.reasons)
     assert not any(reason.startswith(judge.PROBE) for reason in suppression.reasons)
+
+
+def test_a_fine_tune_that_wrecks_the_model_shows_nothing_by_not_bringing_anything_back() -> None:
+    removal, suppression = both(replace(honest(), after_finetune=evaluation_of(UNKNOWN, UNKNOWN, kept=UNKNOWN).after))
+    assert removal.outcome is Outcome.INCONCLUSIVE
+    assert "what a wrecked state hides says nothing" in condition(removal, judge.PROBE).detail
+    assert condition(removal, "calibrated gap (fine-tuned)").holds is None
+    assert suppression.outcome is Outcome.PASS
+
+
+def test_a_rounded_model_that_is_wrecked_is_not_one_that_forgot() -> None:
+    policy = replace(POLICY, deployed_precisions=("fp32", "int4"))
+    wrecked = evaluation_of(UNKNOWN, UNKNOWN, kept=UNKNOWN).after
+    for verdict in both(replace(honest(), precisions={"int4": replace(wrecked, gap=honest().after.gap)}), policy):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert condition(verdict, "canaries as deployed (int4)").holds is None
+
+
+def test_paraphrases_that_the_parent_does_not_know_either_prove_nothing() -> None:
+    evaluation = honest()
+    deaf = replace(evaluation, before=replace(evaluation.before, paraphrased_canaries=evaluation.after.paraphrased_canaries))
+    for verdict in both(deaf):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert broken(verdict) == [judge.PARAPHRASED, "paraphrased questions, size"]
+
+
+def test_an_attack_that_the_policy_asks_for_may_not_be_left_out() -> None:
+    for verdict in both(honest(), replace(POLICY, attacks=("loss", "min_k", "zlib"))):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+
+
+def test_one_record_of_the_request_that_stands_out_by_itself_keeps_from_pass_without_failing() -> None:
+    evaluation = honest()
+    own = tuple(replace(test, p_member=0.004) for test in evaluation.after.own)
+    for verdict in both(replace(evaluation, after=replace(evaluation.after, own=own))):
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert "not enough of" in condition(verdict, judge.OWN).detail
+
+
+def test_probes_that_a_deep_audit_does_not_name_were_not_run() -> None:
+    removal, _ = both(replace(honest(), settings={**honest().settings, "audit": "deep"}))
+    assert condition(removal, leakage.PROBES).holds is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"auc_margin": {"0400": 0.1}}, {"auc_margin": {"400": 9.0}}, {"alpha": 2.0}, {"n_min": -5}, {"control_epsilon": -1.0}, {"utility_margin": 1.0}],
+)
+def test_a_policy_out_of_range_is_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"policy.yaml: {next(iter(wrong))}"):
+        Policy(**wrong)  # type: ignore[arg-type]

@@ -131,5 +131,11 @@ class Ledger(RequestEntries, TombstoneEntries):
 
 
 def related(one: str, other: str) -> bool:
-    """Whether two pools are the same or one is a part of the other; a part is named `whole/part`."""
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+    """Whether two pools are the same, one is a part of the other, or they are parts cut in different ways; a part is named `whole/shape/piece`.
+
+    Pieces of one cut do not overlap. Cut anew, nobody here can say which canaries a new piece shares with an old one.
+    """
+    (whole, shape, piece), (its_whole, its_shape, its_piece) = (([*pool.split("/", 2), "", ""])[:3] for pool in (one, other))
+    if whole != its_whole:
+        return False
+    return shape != its_shape or not piece or not its_piece or piece == its_piece

@@ -109,7 +109,9 @@ class RememberedSubject:
         if path.is_file():
             try:
                 with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-                    return np.split(kept["flat"], kept["ends"][:-1]) if len(kept["ends"]) else []
+                    pieces = np.split(kept["flat"], kept["ends"][:-1]) if len(kept["ends"]) else []
+                if name.startswith("wrong") or name == "gradient_norms" or len(pieces) == len(self.answers):
+                    return pieces
             except (BadZipFile, ValueError, KeyError, OSError, EOFError):
                 path.unlink()  # cut short or damaged: asked again
         found = [np.asarray(each) for each in ask()]

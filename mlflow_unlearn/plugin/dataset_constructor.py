@@ -3,15 +3,16 @@
 MLflow checks the annotation of the constructor with issubclass, so this module must not postpone the evaluation of annotations.
 """
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from mlflow.data.dataset import Dataset
+from mlflow.data.pyfunc_dataset_mixin import PyFuncConvertibleDatasetMixin, PyFuncInputsOutputs
 
 from .dataset_source import DvcDatasetSource
 
 
-class DvcDataset(Dataset):  # type: ignore[misc]  # MLflow has no types
+class DvcDataset(Dataset, PyFuncConvertibleDatasetMixin):  # type: ignore[misc]  # MLflow has no types
     """A dataset whose digest is DVC's md5."""
 
     def _compute_digest(self) -> str:
@@ -26,6 +27,27 @@ class DvcDataset(Dataset):  # type: ignore[misc]  # MLflow has no types
     def schema(self) -> Any | None:
         """Nothing, for the same reason."""
         return None
+
+    def to_pyfunc(self) -> PyFuncInputsOutputs:
+        """The rows, as `to_evaluation_dataset` reads them."""
+        return PyFuncInputsOutputs([self.to_evaluation_dataset().features_data])
+
+    def to_evaluation_dataset(self, path: str | None = None, feature_names: list[str] | None = None) -> Any:
+        """The rows of this very state for `mlflow.models.evaluate`, fetched aside and read; the copy is removed.
+
+        Raises:
+            StoreError: nobody has the bytes.
+            DataError: the files are not Parquet, CSV or JSONL.
+        """
+        import tempfile
+
+        from mlflow.data.evaluation_dataset import EvaluationDataset
+
+        from ..adapters.evaluation_rows import read_frame
+
+        with tempfile.TemporaryDirectory(prefix="mlflow-unlearn-") as folder:
+            frame = read_frame(Path(self._source.load(folder)))
+        return EvaluationDataset(frame, path=path, feature_names=feature_names, name=self.name, digest=self.digest)
 
     def to_dict(self) -> dict[str, str]:
         """Plain values, for MLflow's store."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..digests import sha256_json, tensor_digest
 from ..documents import encode
 from ..engine.calibration import CalibratedAttack
 from ..ensembles import is_ensemble
-from ..errors import TamperedError
+from ..errors import ConfigError, TamperedError
 from ..evaluate import Measures
 from ..policy import policy_digest
 from ..protocols import PartialMetric
@@ -34,8 +34,9 @@ def count_attempt(bench: Workbench, split: Split, unlearned: Unlearned) -> int:
 
     The same weights looked at in another way (another seed, another probe, another policy) are another attempt.
     """
-    policy = policy_digest(bench.policy)
-    looked_at = sha256_json([unlearned.tensor_digest, encode(bench.params.evaluate), policy])
+    policy, params = policy_digest(bench.policy), bench.params
+    how = [encode(params.evaluate), encode(params.data), params.unlearn.selection.kept_sample, dict(split.files)]
+    looked_at = sha256_json([unlearned.tensor_digest, how, policy])
     parent, now = str(split.parent.model), datetime.now(UTC)
     return max((bench.ledger.attempt(parent, pool, looked_at, now, policy) for pool in pools(split)), default=1)
 
@@ -52,14 +53,16 @@ def look(bench: Workbench, split: Split, unlearned: Unlearned, sets: AuditSets) 
     measures = measures_of(bench)
     if any(isinstance(metric, PartialMetric) for metric in measures.metrics.values()):
         sets = sets.with_other_answers()
-    parent = bench.registry.files(split.parent.model).model
+    parent = bench.registry.files(split.parent.model)
     with progress_bar("looking at the models") as show:
         job = AuditJob(
-            parent=Origin(load=partial(load_parent, bench, split), digest=split.parent.tensor_digest, many=is_ensemble(parent)),
-            model=Origin(load=partial(_unlearned, bench, folder), digest=unlearned.tensor_digest, many=is_ensemble(folder)),
+            parent=Origin(
+                load=partial(load_parent, bench, split), digest=_digest(split.parent.tensor_digest, parent.tokenizer), many=is_ensemble(parent.model)
+            ),
+            model=Origin(load=partial(_unlearned, bench, folder), digest=_digest(unlearned.tensor_digest, folder), many=is_ensemble(folder)),
             sets=sets,
             measures=measures,
-            reference=_reference(bench),
+            reference=_reference(bench, (split.parent.tensor_digest, unlearned.tensor_digest)),
             retraining=retraining(bench, split, sets),
             params=bench.params.evaluate,
             precisions=bench.policy.deployed_precisions,
@@ -105,13 +108,23 @@ def _first_policy(bench: Workbench, used: Sequence[str]) -> str:
     return found.pop() if len(found) == 1 else sha256_json(sorted(found))  # several: none of them is that of the evaluation
 
 
-def _reference(bench: Workbench) -> Origin | None:
+def _reference(bench: Workbench, taken: Collection[str]) -> Origin | None:
     """The model that `evaluate.reference` names."""
     named = bench.params.evaluate.reference
     if named is None:
         return None
     files = bases.fetch(named)
-    return Origin(load=partial(bases.load, files, bench.params.unlearn.device), digest=files.pinned.tensor_digest)
+    digest = files.pinned.tensor_digest
+    if digest in taken:
+        raise ConfigError(
+            "params.yaml: evaluate.reference: these are the weights of the parent, or of the model in question; name one that never saw them"
+        )
+    return Origin(load=partial(bases.load, files, bench.params.unlearn.device), digest=_digest(digest, files.tokenizer))
+
+
+def _digest(weights: str, tokenizer: Path) -> str:
+    """Weights and tokenizer: the same weights under other tokens say something else."""
+    return sha256_json([weights, bases.tokenizer_digest(tokenizer)])
 
 
 def _unlearned(bench: Workbench, folder: Path) -> tuple[object, object]:
