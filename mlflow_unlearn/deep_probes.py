@@ -31,6 +31,8 @@ from .three_samples import nearness
 
 GUIDE = 1.5
 """How far two versions together are pushed beyond the old one."""
+NOT_DRAWN = -1.0
+"""Suspicion of a canary that was not among the best known: below any share of draws."""
 STOPS = 8
 """How often relearning is looked at."""
 
@@ -50,15 +52,18 @@ def sampled(deep: Deep) -> Probe:
     """Answers drawn of the best known canaries of each side, and of the request's own records."""
     worst = _worst(deep)
     shares = {name: _leaks(deep, name, chosen) for name, chosen in worst.items() if len(chosen)}
-    if not shares.keys() >= set(SIDES):
-        raise UnmeasurableError("the best known canaries are not on both sides; raise evaluate.worst")
-    test = canary_test("share of draws", shares[INCLUDED], shares[EXCLUDED], deep.job.measures)
+    everybody = [np.full(len(deep.records(name)), NOT_DRAWN) for name in SIDES]
+    for all_, name in zip(everybody, SIDES, strict=True):
+        all_[worst[name]] = shares.get(name, NOT_DRAWN)
+    test = canary_test("share of draws", everybody[0], everybody[1], deep.job.measures)
     told = [_told(name, share, deep.job.params.draws) for name, share in shares.items()]
     return Probe(tests=(test,), note="; ".join(told))
 
 
 def _worst(deep: Deep) -> dict[str, NDArray[np.int64]]:
-    """Set -> places of its best known records. Canaries are picked from both sides at once, blind to the coin: else the test would not be exact."""
+    """Set -> places of its best known records. Canaries are picked from both sides at once, blind to the coin, and all others rank below them: so the
+    test stays exact, and a side that has none of the best known betrays itself too.
+    """
     params = deep.job.params
     known = {
         name: np.array([t.mean() for t in deep.after[name].token_log_probs]) for name in (*SIDES, "requested") if deep.job.sets.records.get(name)

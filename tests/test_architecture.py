@@ -26,8 +26,8 @@ RANKS = {
     2: "engine",
     3: "methods metrics attacks",
     4: (
-        "trace plan forecast graph split validate unlearn evaluate judge leakage margins exact_conditions shared_state gate guard review adapters testing "
-        "trial tofu_report muse_report audit audit_sets deep deep_probes deep_subjects shadow_probes"
+        "trace plan forecast graph split validate unlearn evaluate judge leakage margins exact_conditions shared_state gate guard review adapters "
+        "testing trial tofu_report muse_report audit audit_sets deep deep_probes deep_subjects shadow_probes"
     ),
     5: "plugin",
     6: "stages commands cli",
