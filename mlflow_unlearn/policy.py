@@ -55,11 +55,11 @@ class Policy:
     def __post_init__(self) -> None:
         tables = {"auc_margin": self.auc_margin, "calibrated_gap": self.calibrated_gap}
         wrong = [name for name, table in tables.items() if any(not size.isdecimal() or size != str(int(size)) for size in table)]
-        wrong += [name for name, table in tables.items() if any(not 0 < margin < 1 for margin in table.values())]
-        wrong += [name for name in ("utility_margin", "paraphrase_margin") if not 0 <= getattr(self, name) < 1]
+        wrong += [name for name, table in tables.items() if any(not 0 < margin <= 1 for margin in table.values())]
+        wrong += [name for name in ("utility_margin", "paraphrase_margin") if getattr(self, name) < 0]
         wrong += [name for name in ("alpha",) if not 0 < self.alpha < 1]
         wrong += [name for name in ("n_min", "finetune_epochs") if getattr(self, name) < 1]
-        wrong += [name for name in ("control_epsilon", "finetune_learning_rate") if getattr(self, name) <= 0]
+        wrong += [name for name in ("control_epsilon", "finetune_learning_rate") if getattr(self, name) < 0]
         if wrong:
             raise ConfigError(f"policy.yaml: {', '.join(dict.fromkeys(wrong))}: out of range; tables map a whole number of canaries to a share")
 

@@ -310,7 +310,7 @@ def test_probes_that_a_deep_audit_does_not_name_were_not_run() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"auc_margin": {"0400": 0.1}}, {"auc_margin": {"400": 9.0}}, {"alpha": 2.0}, {"n_min": -5}, {"control_epsilon": -1.0}, {"utility_margin": 1.0}],
+    [{"auc_margin": {"0400": 0.1}}, {"auc_margin": {"400": 9.0}}, {"alpha": 2.0}, {"n_min": -5}, {"control_epsilon": -1.0}, {"utility_margin": -0.1}],
 )
 def test_a_policy_out_of_range_is_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"policy.yaml: {next(iter(wrong))}"):
