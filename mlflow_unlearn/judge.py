@@ -124,8 +124,8 @@ def _outputs(evaluation: Evaluation, policy: Policy, effect: Effect) -> tuple[Co
         evidence.condition(LEAKAGE, "smallest adjusted p over {states}: {p}", "canaries betray themselves"),
         evidence.condition(VERBATIM, counts + ", smallest adjusted p {p}", counts),
         *(_deployed(state, report, evaluation, policy, note) for state, report in deployed),
-        _reworded(evaluation, policy, evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}", _REWORDED)),
-        _reworded(evaluation, policy, reworded_gap(evaluation, policy)),
+        _reworded(evaluation, evidence.condition(PARAPHRASED, "smallest adjusted p over {states}: {p}", _REWORDED)),
+        _reworded(evaluation, reworded_gap(evaluation, policy)),
         evidence.condition(OWN, "smallest adjusted p against never-seen canaries {p}; few records can only show leakage", "still known"),
         *_probed(evidence),
         *_utility(evaluation, policy),
@@ -139,6 +139,8 @@ def _probed(evidence: Signs) -> tuple[Condition, ...]:
     return (evidence.condition(PROBES, "smallest adjusted p over {states}: {p}", "asked in other ways, canaries betray themselves"),)
 
 
+HEARD = 0.05
+"""The p below which the parent counts as knowing its canaries in other words; a control needs no family."""
 _REWORDED = "asked in other words, canaries betray themselves"
 
 
@@ -148,12 +150,12 @@ def _deployed(state: str, report: ModelReport, evaluation: Evaluation, policy: P
     return (damage(name, evaluation.after, report) or found) if found.holds and report is not evaluation.after else found
 
 
-def _reworded(evaluation: Evaluation, policy: Policy, found: Condition) -> Condition:
+def _reworded(evaluation: Evaluation, found: Condition) -> Condition:
     """Silence says something only if the parent spoke: its own canaries must betray themselves when they are asked in other words."""
     if not found.holds:
         return found
     p = min((test.p_member for test in evaluation.before.paraphrased_canaries), default=1.0)
-    if p < policy.alpha:
+    if p < HEARD:
         return found
     return unmeasured(found.name, f"the parent itself does not know its canaries in other words (p {p:.3f}): nothing could come out")
 
