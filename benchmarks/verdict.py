@@ -180,9 +180,7 @@ def _holds(name: str, removal: Counter[str], suppression: Counter[str], n: int) 
         return None
     if name == SMALL:
         return removal[Outcome.INCONCLUSIVE] + removal[Outcome.FAIL] == n and stats.clopper_pearson(removal[Outcome.FAIL], n)[0] <= 0.05
-    if name == HONEST:  # what a pool of this size can do is `power`'s to say; here, that honest ones do not fail
-        return stats.clopper_pearson(removal[Outcome.FAIL], n)[0] <= 0.05
-    if name == LARGE:
+    if name in (HONEST, LARGE):
         fail_low, _ = stats.clopper_pearson(removal[Outcome.FAIL], n)
         _, pass_high = stats.clopper_pearson(removal[Outcome.PASS], n)
         return fail_low <= 0.05 and pass_high >= 0.90 and removal[Outcome.PASS] / n >= 0.90

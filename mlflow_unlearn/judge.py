@@ -1,8 +1,9 @@
 """The verb `judge`: an evaluation, the run behind it and a policy to a verdict for each effect, with every condition and its figure.
 
 A condition that fails as evidence of leakage or damage makes FAIL; one that merely does not hold, or was not measured, keeps from PASS. Nothing
-unknown passes, and dropping evidence never turns a no into a yes: whatever is named in the settings, measured on another state of the model, or
-asked by the policy must be there.
+unknown passes, and leaving a measurement out never turns a no into a yes: whatever is named in the settings, measured on another state of the model,
+or asked by the policy must be there. A deeper probe that is absent for a reason given counts as told, and statements such as that no shard holds a
+forgotten record are taken at their word: only a signature can bind those.
 """
 
 from __future__ import annotations
