@@ -14,8 +14,10 @@ from typing import Any, cast
 
 from . import evaluate
 from .audit_sets import AuditSets, subject_of
+from .catalog import build
 from .digests import sha256_json
 from .documents import encode
+from .engine.calibration import CalibratedAttack
 from .engine.descent import fit
 from .engine.examples import padding
 from .engine.precision import FULL, at_precision
@@ -160,6 +162,21 @@ class Known:
 
     report: ModelReport
     subjects: Subjects
+
+
+def measures_of(params: EvaluateParams, where: str) -> Measures:
+    """The metrics and attacks that settings name; `where` begins what complaints call the place.
+
+    Raises:
+        ConfigError: one of them is not known.
+    """
+    return Measures(
+        metrics={name: build("metrics", name, where=f"{where}metrics") for name in params.metrics},
+        attacks={name: CalibratedAttack(build("attacks", name, where=f"{where}attacks")) for name in params.attacks},
+        bootstrap=params.bootstrap,
+        permutations=params.permutations,
+        seed=params.seed,
+    )
 
 
 def audit(job: AuditJob, parent: Known | None = None) -> Audited:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..catalog import build
+from ..audit import measures_of
 from ..config import read_yaml
 from ..documents import decode, unknown_key
-from ..engine.calibration import CalibratedAttack
 from ..errors import ConfigError
 from ..evaluate import Measures
 from ..params import Columns, DataParams, EvaluateParams, SelectionParams
@@ -82,13 +81,7 @@ class Settings:
         Raises:
             ConfigError: one of them is not known.
         """
-        return Measures(
-            metrics={name: build("metrics", name, where=f"{WHERE}: metrics") for name in self.params.metrics},
-            attacks={name: CalibratedAttack(build("attacks", name, where=f"{WHERE}: attacks")) for name in self.params.attacks},
-            bootstrap=self.params.bootstrap,
-            permutations=self.params.permutations,
-            seed=self.params.seed,
-        )
+        return measures_of(self.params, f"{WHERE}: ")
 
 
 def read(given: Mapping[str, Any]) -> Settings:

@@ -8,16 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from ..adapters import bases
-from ..audit import AuditJob, Origin
+from ..audit import AuditJob, Origin, measures_of
 from ..audit_sets import AuditSets
-from ..catalog import build
 from ..deep import DeepAudited, deep_audit, wanted
 from ..digests import sha256_json, tensor_digest
 from ..documents import encode
-from ..engine.calibration import CalibratedAttack
 from ..ensembles import is_ensemble
 from ..errors import ConfigError, TamperedError
-from ..evaluate import Measures
 from ..policy import policy_digest
 from ..protocols import PartialMetric
 from ..records import Evaluation, Split, Unlearned
@@ -50,7 +47,7 @@ def look(bench: Workbench, split: Split, unlearned: Unlearned, sets: AuditSets) 
     folder = bench.route / "model"
     if tensor_digest(folder.glob("*.safetensors")) != unlearned.tensor_digest:
         raise TamperedError(f"{folder}: not the weights that unlearned.json describes; run `dvc repro`")
-    measures = measures_of(bench)
+    measures = measures_of(bench.params.evaluate, "params.yaml: evaluate.")
     if any(isinstance(metric, PartialMetric) for metric in measures.metrics.values()):
         sets = sets.with_other_answers()
     parent = bench.registry.files(split.parent.model)
@@ -129,15 +126,3 @@ def _digest(weights: str, tokenizer: Path) -> str:
 
 def _unlearned(bench: Workbench, folder: Path) -> tuple[object, object]:
     return load_files(folder, folder, bench.params.unlearn.device)
-
-
-def measures_of(bench: Workbench) -> Measures:
-    """The metrics and attacks that params.yaml names."""
-    params = bench.params.evaluate
-    return Measures(
-        metrics={name: build("metrics", name, where="params.yaml: evaluate.metrics") for name in params.metrics},
-        attacks={name: CalibratedAttack(build("attacks", name, where="params.yaml: evaluate.attacks")) for name in params.attacks},
-        bootstrap=params.bootstrap,
-        permutations=params.permutations,
-        seed=params.seed,
-    )

@@ -23,7 +23,7 @@ from mlflow.models.evaluation.validation import ModelValidationFailedException
 
 from mlflow_unlearn.adapters import models
 from mlflow_unlearn.adapters.tables import read_set, write_set
-from mlflow_unlearn.audit import Audited, AuditJob, Origin
+from mlflow_unlearn.audit import Audited, AuditJob, Origin, measures_of
 from mlflow_unlearn.audit_sets import AuditSets
 from mlflow_unlearn.deep import deep_audit
 from mlflow_unlearn.documents import decode, encode
@@ -33,7 +33,6 @@ from mlflow_unlearn.plugin.evaluation_models import find
 from mlflow_unlearn.plugin.evaluator import UnlearnEvaluator
 from mlflow_unlearn.records import Evaluation
 from mlflow_unlearn.stages.jobs import load_files
-from mlflow_unlearn.stages.states import measures_of
 from mlflow_unlearn.stages.workbench import Workbench
 
 # MLflow 3.17 under pandas 3, when it makes the digest of a frame
@@ -112,7 +111,7 @@ def staged(home: Path) -> Audited:
     sets = {path.stem: read_set(home / "sets", path.stem) for path in (home / "sets").glob("*.parquet")}
     parent, model = (Origin(load=partial(load_files, home / name, home / name, "cpu"), digest=name) for name in ("parent", "unlearned"))
     asked = AuditSets.of(sets, TEMPLATE, params, kept).with_other_answers()
-    return deep_audit(AuditJob(parent=parent, model=model, sets=asked, measures=measures_of(bench), params=params)).audited
+    return deep_audit(AuditJob(parent=parent, model=model, sets=asked, measures=measures_of(bench.params.evaluate, "test: "), params=params)).audited
 
 
 @pytest.fixture(scope="module")
