@@ -14,8 +14,8 @@ from mlflow_unlearn.adapters.commitment_leaves import leaf_table, packed
 from mlflow_unlearn.adapters.commitment_store import CommitmentStore
 from mlflow_unlearn.adapters.formats import Source
 from mlflow_unlearn.adapters.schemas import Schema
-from mlflow_unlearn.merkle import WIDTH, Inclusion, Tree, verify_absence, verify_inclusion
 from mlflow_unlearn.params import Columns
+from mlflow_unlearn.verifier.merkle import WIDTH, Inclusion, Tree, verify_absence, verify_inclusion
 
 LEAVES, PROOFS = 1_000_000, 1_000
 Figure = tuple[str, float, str, float]

@@ -67,7 +67,13 @@ def remaining(parent: Sides, model: Sides) -> Gap | None:
         share_upper={stats.level_key(level): abs(share) + stats.normal_quantile(level) * error for level in levels},
         explained=after.explained,
         holdout=len(model.holdout.own),
+        included=_pairs(before.included, after.included),
+        excluded=_pairs(before.excluded, after.excluded),
     )
+
+
+def _pairs(before: Values, after: Values) -> tuple[tuple[float, float], ...]:
+    return tuple(sorted(zip(before.tolist(), after.tolist(), strict=True)))
 
 
 _LEAST = 1e-6
@@ -90,14 +96,14 @@ def _calibrated(sides: Sides) -> _Residuals:
     kinds = tuple(sorted(kind for kind, count in Counter(filter(None, sides.holdout.kinds)).items() if count >= KIND_RECORDS))
     use_swapped = len(sides.holdout.own) > 0 and _tells_nothing(sides)
     if len(sides.holdout.own) <= 2 * (2 + len(kinds)):
-        return _Residuals(included=sides.included.own, excluded=sides.excluded.own, explained=0.0)
+        return _Residuals(included=stats.rounded(sides.included.own), excluded=stats.rounded(sides.excluded.own), explained=0.0)
     design = _design(sides.holdout, kinds, use_swapped)
     weights = np.linalg.solve(design.T @ design + RIDGE * np.eye(design.shape[1]), design.T @ sides.holdout.own)
     rest = sides.holdout.own - design @ weights
     spread = float(sides.holdout.own.var())
     return _Residuals(
-        included=sides.included.own - _design(sides.included, kinds, use_swapped) @ weights,
-        excluded=sides.excluded.own - _design(sides.excluded, kinds, use_swapped) @ weights,
+        included=stats.rounded(sides.included.own - _design(sides.included, kinds, use_swapped) @ weights),
+        excluded=stats.rounded(sides.excluded.own - _design(sides.excluded, kinds, use_swapped) @ weights),
         explained=1.0 - float(rest.var()) / spread if spread > 0 else 0.0,
     )
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from .documents import decode
 from .errors import ConfigError
-from .merkle import Head
+from .verifier.merkle import Head
 
 KEY_BYTES = 32
 SCHEMA = "mlflow-unlearn.commitment/1"

@@ -17,6 +17,9 @@ from .measurements import Curve, Probe
 from .params import EvaluateParams
 from .protocols import Progress
 
+FORM = 2
+"""Of what is kept. Probes of form 1 lack the order of canaries behind their figures, which would still be read: they are run again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
@@ -109,5 +112,5 @@ def _path(deep: Deep, name: str) -> Path | None:
     retained = [[r.tag, r.prompt, r.answer] for r in job.sets.retained]
     models = [each.digest if each else None for each in (job.parent, job.model, job.reference)]
     made = job.retraining.settings if job.retraining else None
-    key = sha256_json([models, made, encode(job.params), sorted(job.measures.attacks), asked, retained, job.sets.template])
+    key = sha256_json([FORM, models, made, encode(job.params), sorted(job.measures.attacks), asked, retained, job.sets.template])
     return job.folder / f"{key[:40]}.{name.replace(' ', '_')}.json"

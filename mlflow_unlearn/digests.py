@@ -6,17 +6,16 @@ import hashlib
 import hmac
 import json
 import os
-import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigError, TamperedError
+from .verifier import RefusedError, model_files
 
 TAG_KEY_BYTES = 32
 Domain = Literal["record", "subject", "content", "shard", "canary", "kind"]
-_CHUNK = 1 << 20
 
 
 def canonical_json(document: Any) -> bytes:
@@ -116,42 +115,12 @@ def tensor_digest(paths: Iterable[Path]) -> str:
     Independent of file names, sharding and order of tensors: equal weights give equal digests.
 
     Raises:
-        TamperedError: a file is not a safetensors file.
+        TamperedError: a file is not a safetensors file, or was cut short.
     """
-    tensors = sorted((entry for path in paths for entry in _tensors(path)), key=lambda entry: entry[0])
-    digest = hashlib.sha256()
-    for name, dtype, shape, path, start, stop in tensors:
-        digest.update(canonical_json([name, dtype, shape, stop - start]) + b"\n")
-        for piece in _read_range(path, start, stop):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], Path, int, int]]:
-    with path.open("rb") as stream:
-        prefix = stream.read(8)
-        size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        raw = stream.read(size) if 0 < size < 100 * _CHUNK else b""
     try:
-        header = json.loads(raw)
-    except ValueError:
-        raise TamperedError(f"{path}: not a safetensors file; the model was cut short or replaced") from None
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, stop = entry["data_offsets"]
-            yield name, entry["dtype"], entry["shape"], path, 8 + size + start, 8 + size + stop
-
-
-def _read_range(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        stream.seek(start)
-        left = stop - start
-        while left:
-            piece = stream.read(min(_CHUNK, left))
-            if not piece:
-                raise TamperedError(f"{path}: ends before its last tensor; the model was cut short")
-            left -= len(piece)
-            yield piece
+        return model_files.tensor_digest(paths)
+    except RefusedError as error:
+        raise TamperedError(str(error)) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

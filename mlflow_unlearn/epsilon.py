@@ -39,24 +39,27 @@ def one_run_epsilon(m: int, r: int, v: int, delta: float, alpha: float) -> float
     return low
 
 
-def canary_epsilon(included: Values, excluded: Values, alpha: float = 0.05, seed: int = 0) -> float:
-    """Lower bound on epsilon from suspicion of included and excluded canaries, in either direction at alpha / 2, delta 0.
+def right_guesses(included: Values, excluded: Values, seed: int = 0) -> int:
+    """How many of `guesses` are right when the most suspicious canaries are called included and the least suspicious excluded.
 
     Equal suspicions are ordered by a seeded draw: any order that knew who was included would be a perfect attack made of nothing.
     """
     m = len(included) + len(excluded)
     half = guesses(m) // 2
-    if half == 0:
-        return 0.0
     member = np.concatenate([np.ones(len(included), bool), np.zeros(len(excluded), bool)])
     order = np.lexsort((np.random.default_rng(seed).permutation(m), np.concatenate([included, excluded])))
-    right = int(member[order[-half:]].sum() + (~member[order[:half]]).sum())
-    return max(one_run_epsilon(m, 2 * half, v, 0.0, alpha / 2) for v in (right, 2 * half - right))
+    return int(member[order[m - half :]].sum() + (~member[order[:half]]).sum())
+
+
+def guessed_epsilon(m: int, right: int, alpha: float = 0.05) -> float:
+    """Lower bound on epsilon from the right ones of `guesses(m)` guesses about `m` canaries, in either direction at alpha / 2, delta 0."""
+    r = guesses(m)
+    return max(one_run_epsilon(m, r, v, 0.0, alpha / 2) for v in (right, r - right))
 
 
 def detectable_epsilon(m: int, alpha: float = 0.05) -> float:
     """The largest epsilon that `m` canaries could show: every guess right."""
-    r = 2 * (guesses(m) // 2)
+    r = guesses(m)
     if r == 0:
         return 0.0
     q = (alpha / 2) ** (1.0 / r)
@@ -152,8 +155,8 @@ def _bound(missed: Values, accused: Values, delta: float) -> Values:
 
 
 def guesses(m: int) -> int:
-    """How many canaries are guessed about; the rest are abstained from."""
-    return int(m * GUESS_SHARE)
+    """How many canaries are guessed about, half of them from either end; the rest are abstained from."""
+    return 2 * (int(m * GUESS_SHARE) // 2)
 
 
 def _p_value(epsilon: float, m: int, r: int, v: int, delta: float) -> float:

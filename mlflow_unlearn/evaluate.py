@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from . import calibrated_gap, stats
 from .calibrated_gap import Losses, Sides
-from .epsilon import canary_epsilon, detectable_epsilon
+from .epsilon import detectable_epsilon, guessed_epsilon, right_guesses
 from .errors import UnlearnError, UnmeasurableError
 from .measurements import CanaryTest, Direction, Gap, ModelReport, Score, Verbatim
 from .protocols import Attack, Metric, PartialMetric, Subject
@@ -114,7 +114,7 @@ def utility(before: Subjects, after: Subjects, measures: Measures) -> dict[str, 
         if name in before and name in after and len(after[name].answers):
             for metric in (m for m in UTILITY_METRICS if m in measures.metrics):
                 old, new = (_values(metric, name, subjects[name], measures) for subjects in (before, after))
-                differences[f"{name}/{metric}"] = stats.paired_score(new, old, measures.bootstrap, measures.seed)
+                differences[f"{name}/{metric}"] = stats.paired_score(new, old)
     return differences
 
 
@@ -124,7 +124,7 @@ def paraphrase_gap(subjects: Subjects, measures: Measures) -> Score | None:
     if any(subject is None or not len(subject.answers) for subject in pair) or "probability" not in measures.metrics:
         return None
     included, excluded = (_values("probability", "paraphrased canaries", subject, measures) for subject in pair if subject is not None)
-    return stats.difference_score(included, excluded, measures.bootstrap, measures.seed)
+    return stats.difference_score(included, excluded)
 
 
 def verbatim_hits(subject: Subject) -> NDArray[np.bool_]:
@@ -194,7 +194,7 @@ def canary_test(name: str, members: NDArray[np.float64], strangers: NDArray[np.f
         UnmeasurableError: one side is empty.
     """
     _refuse(int(np.isnan([*members, *strangers]).sum()), f"{name} attack", "canaries", len(members) + len(strangers))
-    auc = stats.area(members, strangers)
+    auc, n, right = stats.area(members, strangers), len(members) + len(strangers), right_guesses(members, strangers)
     p_member, p_non_member = stats.permutation_p(members, strangers, measures.permutations, measures.seed)
     low, high = auc.interval()
     return CanaryTest(
@@ -203,15 +203,17 @@ def canary_test(name: str, members: NDArray[np.float64], strangers: NDArray[np.f
             value=auc.value,
             low=low,
             high=high,
-            n=len(members) + len(strangers),
+            n=n,
             direction=Direction.NEAR_CENTRE,
             interval="delong",
         ),
         auc_upper={stats.level_key(level): auc.upper_limit(level) for level in map(stats.attempt_level, range(1, stats.ATTEMPTS + 1))},
         p_member=p_member,
         p_non_member=p_non_member,
-        epsilon=canary_epsilon(members, strangers),
-        detectable_epsilon=detectable_epsilon(len(members) + len(strangers)),
+        epsilon=guessed_epsilon(n, right),
+        detectable_epsilon=detectable_epsilon(n),
+        order=stats.suspicion_order(members, strangers),
+        right=right,
     )
 
 

@@ -96,9 +96,10 @@ def retrained(evidence: Exactness) -> tuple[str, ...]:
 
 
 def replays_of(evidence: Exactness) -> dict[str, Replay]:
-    """Shard -> its replay, an equal one where there are several; those of other weights do not count."""
+    """Shard -> its replay: of several an equal one, else the one that says most against the log; those of other weights do not count."""
     own = [each for each in evidence.replays if _is_of(each, evidence)]
-    return {shard_name(each.shard): each for each in sorted(own, key=lambda each: each.equal)}
+    worst_last = sorted(own, key=lambda each: (each.equal, not each.differences, each.device.startswith("cpu")))
+    return {shard_name(each.shard): each for each in worst_last}
 
 
 def _is_of(each: Replay, evidence: Exactness) -> bool:

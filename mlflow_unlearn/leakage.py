@@ -18,6 +18,8 @@ LEAKAGE, VERBATIM, PARAPHRASED, OWN = "no evidence of leakage", "verbatim answer
 PROBES = "deeper probes"
 GROUPS = (LEAKAGE, VERBATIM, PARAPHRASED, OWN, PROBES)
 FINE_TUNED = "fine-tuned"
+TELLING = frozenset({"two versions", "activation patching", "closer to", "swap"})
+"""Probes that tell something and test nothing."""
 SUSPICIOUS = 0.01
 """An uncorrected p of the request's own records below this keeps from PASS, which needs no correction (an intersection-union test)."""
 
@@ -93,9 +95,10 @@ def _of_probe(probe: Probe) -> dict[str, float]:
 
 
 def probes_missing(evaluation: Evaluation) -> tuple[str, ...]:
-    """Probes that the settings name and that neither ran on the model nor are absent for a reason given."""
+    """Probes that the settings name and that neither ran on the model nor are absent for a reason given; one that tests must show its tests."""
     named = evaluation.settings.get("probes")
-    told = evaluation.after.probes.keys() | evaluation.after.absent.keys()
+    ran = {name for name, probe in evaluation.after.probes.items() if probe.tests or probe.verbatim is not None or name in TELLING}
+    told = ran | evaluation.after.absent.keys()
     if isinstance(named, (list, tuple)):
         return tuple(sorted(set(map(str, named)) - told))
     return ("all of them",) if evaluation.settings.get("audit") == "deep" else ()
@@ -122,7 +125,7 @@ def attacks_of(evaluation: Evaluation, policy: Policy) -> set[str]:
 def too_few_permutations(evaluation: Evaluation, tests: int, alpha: float) -> str:
     """Why no leak could have been found; empty when one could: the smallest permutation p must survive Holm."""
     drawn = evaluation.settings.get("permutations")
-    if not isinstance(drawn, int):
+    if not isinstance(drawn, int) or drawn < 1:
         return "how often chance was asked (evaluate.permutations) is not recorded"
     if tests / (1 + drawn) < alpha:
         return ""

@@ -25,6 +25,8 @@ class Score:
     n: int
     direction: Direction
     interval: str = "bootstrap"
+    values: tuple[tuple[float, ...], ...] = ()
+    """Of means that decide: the sorted values, 9 significant digits, that the figures were computed from. One list of differences, or two lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,13 @@ class CanaryTest:
     epsilon: float
     detectable_epsilon: float
     """One-run lower bound on epsilon (Steinke et al. 2023), both signs at alpha / 2, and the largest that so many canaries could show."""
+    order: str = ""
+    """Canaries from least to most suspicious: `i` included, `e` excluded, equally suspicious ones in parentheses, `i` first, as in `ee(ie)i`.
+
+    AUC, its error and limits, the ranks behind p and the range of `right` follow from it. In `own` tests `i` is a record of the request.
+    """
+    right: int = 0
+    """Right guesses behind `epsilon`: the most suspicious tenth called included, the least suspicious excluded; ties fell by a seeded draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +78,9 @@ class Gap:
     """How much of the held-out records' loss the calibration explains (R squared); 0 where it could not be made."""
     holdout: int
     """Held-out records it was fitted on."""
+    included: tuple[tuple[float, float], ...] = ()
+    excluded: tuple[tuple[float, float], ...] = ()
+    """Calibrated losses of each canary (in the parent, in this model), nats: sorted, 9 significant digits. Both scores are computed from them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def model_utility(values: Mapping[str, Values], resamples: int, seed: int, befor
     parts = {part: stats.mean_score(_given(value), Direction.HIGHER, resamples, seed) for part, value in known.items()}
     missing = tuple(part for part in PARTS if part not in parts)
     score = None if missing else _harmonic(known, parts, resamples, seed)
-    return ModelUtility(score=score, parts=parts, missing=missing, drops=_drops(known, before or {}, resamples, seed))
+    return ModelUtility(score=score, parts=parts, missing=missing, drops=_drops(known, before or {}))
 
 
 def harmonic_mean(parts: Iterable[float]) -> float:
@@ -71,7 +71,7 @@ def harmonic_mean(parts: Iterable[float]) -> float:
     return float(distributions.hmean(found))
 
 
-def _drops(values: Mapping[str, Values], before: Mapping[str, Values], resamples: int, seed: int) -> dict[str, Score]:
+def _drops(values: Mapping[str, Values], before: Mapping[str, Values]) -> dict[str, Score]:
     drops = {}
     for part in (part for part in values if part in before):
         after, old = values[part], before[part]
@@ -79,7 +79,7 @@ def _drops(values: Mapping[str, Values], before: Mapping[str, Values], resamples
             raise ValueError(f"model_utility: {part}: expected the same records of both models, found {len(after)} and {len(old)}")
         both = ~np.isnan(after) & ~np.isnan(old)
         if both.any():
-            drops[part] = stats.paired_score(after[both], old[both], resamples, seed)
+            drops[part] = replace(stats.paired_score(after[both], old[both]), values=())
     return drops
 
 

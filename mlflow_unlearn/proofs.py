@@ -12,7 +12,7 @@ from typing import Any
 from .commitments import DIGEST, Commitment, Domain, leaf
 from .documents import decode, encode
 from .errors import ConfigError
-from .merkle import Absence, Head, Inclusion, ProofError, verify_absence, verify_inclusion
+from .verifier.merkle import Absence, Head, Inclusion, ProofError, verify_absence, verify_inclusion
 
 SCHEMA = "mlflow-unlearn.proofs/1"
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -111,6 +111,14 @@ def permutation_p(members: Values, non_members: Values, permutations: int, seed:
     return max(floor, (1 + more) / (1 + permutations)), max(floor, (1 + less) / (1 + permutations))
 
 
+def suspicion_order(members: Values, non_members: Values) -> str:
+    """Suspicions without their sizes, for `CanaryTest.order`: all that an area, its error and a p of ranks depend on."""
+    levels = np.unique(np.concatenate([members, non_members]))
+    counts = (np.bincount(np.searchsorted(levels, side), minlength=len(levels)) for side in (members, non_members))
+    groups = ("i" * included + "e" * excluded for included, excluded in zip(*counts, strict=True))
+    return "".join(group if len(group) == 1 else f"({group})" for group in groups)
+
+
 def smallest_p(own: int, controls: int, permutations: int | None = None) -> float:
     """The smallest p that ranks of `own` records against `controls` can give: all of them outside; with drawn permutations no less than 1 / (1 + n).
 
@@ -118,6 +126,11 @@ def smallest_p(own: int, controls: int, permutations: int | None = None) -> floa
     """
     exact = 1 / math.comb(own + controls, own)
     return exact if permutations is None else max(exact, 1.0 / (1 + permutations))
+
+
+def rounded(values: Values) -> Values:
+    """To 9 significant digits: what is computed from these can be computed again by whoever reads them in a document."""
+    return np.array([float(f"{value:.9g}") for value in values]) + 0.0  # no minus zero, which canonical JSON does not keep
 
 
 def mean_score(values: Values, direction: Direction, resamples: int, seed: int) -> Score:
@@ -144,8 +157,8 @@ def mean_score(values: Values, direction: Direction, resamples: int, seed: int) 
     return Score(value=mean, low=low, high=high, n=n, direction=direction, interval="bootstrap-bca")
 
 
-def paired_score(after: Values, before: Values, resamples: int, seed: int) -> Score:
-    """Mean of after - before, record by record, with a BCa 95 % interval; higher is better. For values in [0, 1].
+def paired_score(after: Values, before: Values) -> Score:
+    """Mean of after - before, record by record, with 95 % limits (`mean_limits`); higher is better. For values in [0, 1].
 
     Alike differences (often all 0) say how rare another one must be, not that there is none: with n of them, at most 1 - 0.025^(1/n) of all
     records can differ, by no more than the range [-1, 1] allows.
@@ -155,30 +168,62 @@ def paired_score(after: Values, before: Values, resamples: int, seed: int) -> Sc
     """
     if not len(after) or len(after) != len(before):
         raise ValueError(f"paired_score: expected as many records after as before, found {len(after)} and {len(before)}")
-    difference = after - before
-    if np.ptp(difference) == 0.0:
-        value = float(difference[0])
-        low, high = _alike(value, len(difference), (-1.0, 1.0))
-        return Score(value=value, low=low, high=high, n=len(difference), direction=Direction.HIGHER, interval="clopper-pearson")
-    low, high = bca(difference, resamples, seed)
-    return Score(value=float(difference.mean()), low=low, high=high, n=len(difference), direction=Direction.HIGHER, interval="bootstrap-bca")
+    difference = np.sort(rounded(after - before))
+    low, high = mean_limits(difference, (-1.0, 1.0))
+    return Score(
+        value=float(difference.mean()),
+        low=low,
+        high=high,
+        n=len(difference),
+        direction=Direction.HIGHER,
+        interval="bca-second-order",
+        values=(tuple(difference.tolist()),),
+    )
 
 
-def difference_score(left: Values, right: Values, resamples: int, seed: int) -> Score:
+def difference_score(left: Values, right: Values) -> Score:
     """Difference of two independent means of values in [0, 1], left - right, lower is better, with a 95 % interval.
 
-    Newcombe's square-and-add limits (1998, method 10) over the two means' own intervals, which stay open where a side is small or all alike.
+    Newcombe's square-and-add limits (1998, method 10) over the two means' own, which stay open where a side is small or all alike.
+
+    Raises:
+        ValueError: a side is empty.
     """
-    one, other = (mean_score(side, Direction.LOWER, resamples, seed + i) for i, side in enumerate((left, right)))
-    value = one.value - other.value
+    if not len(left) or not len(right):
+        raise ValueError(f"difference_score: expected values on both sides, found {len(left)} and {len(right)}")
+    sides = [np.sort(rounded(side)) for side in (left, right)]
+    (one, low, high), (other, its_low, its_high) = ((float(side.mean()), *_share_limits(side)) for side in sides)
     return Score(
-        value=value,
-        low=value - math.hypot(one.value - one.low, other.high - other.value),
-        high=value + math.hypot(one.high - one.value, other.value - other.low),
-        n=one.n + other.n,
+        value=one - other,
+        low=one - other - math.hypot(one - low, its_high - other),
+        high=one - other + math.hypot(high - one, other - its_low),
+        n=len(left) + len(right),
         direction=Direction.LOWER,
         interval="square-and-add",
+        values=tuple(tuple(side.tolist()) for side in sides),
     )
+
+
+def _share_limits(values: Values) -> tuple[float, float]:
+    if np.isin(values, (0.0, 1.0)).all():
+        return clopper_pearson(int(values.sum()), len(values))
+    return mean_limits(values, (0.0, 1.0))
+
+
+def mean_limits(values: Values, within: tuple[float, float]) -> tuple[float, float]:
+    """95 % limits of the mean of values in a known range which whoever reads the values can compute again, without draws and in any language.
+
+    BCa (Efron 1987) with the bootstrap distribution of the mean taken to second order (Hall 1992, section 2.3). Simulated with 20, 50 and 300
+    values, heavy tails and rare differences among them, it covers as often as 1,000 draws do, to one in a hundred. Where all are alike: `_alike`.
+    """
+    if np.ptp(values) == 0.0:
+        return _alike(float(values[0]), len(values), within)
+    n, mean = len(values), float(values.mean())
+    bend, deviation, limits = _skew(values) / (6.0 * math.sqrt(n)), float(values.std()) / math.sqrt(n), []
+    for tail in (normal_quantile(0.025), normal_quantile(0.975)):
+        moved = bend + (bend + tail) / (1.0 - bend * (bend + tail))
+        limits.append(mean + deviation * (moved + bend * (moved**2 - 1.0)))
+    return max(within[0], min(limits[0], mean)), min(within[1], max(limits[1], mean))
 
 
 def bca(values: Values, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:

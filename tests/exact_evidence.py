@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from simulated import PARENT
 
 from mlflow_unlearn.exact_conditions import SHARED
 from mlflow_unlearn.exactness import Exactness, Replay, SharedPart
-from mlflow_unlearn.records import Claim, Unlearned
+from mlflow_unlearn.records import Claim, Outcome, Unlearned
 
 BEFORE = {f"{shard:03d}": f"{shard}" * 64 for shard in range(4)}
 NOW = BEFORE | {"001": "f" * 64}
@@ -57,3 +59,22 @@ def made(claim: Claim, exactness: Exactness | None = None, environment: Mapping[
         environment=environment,
         exactness=exactness,
     )
+
+
+BREAKS: dict[str, tuple[dict[str, Any], str, Outcome]] = {
+    "a log that names a forgotten record": ({"holding": (1,)}, "forgotten records", Outcome.FAIL),
+    "an untouched shard that changed": ({"touched": (2,)}, "untouched shards", Outcome.FAIL),
+    "an untouched shard that is gone": ({"before": {**sound().before, "004": "9" * 64}}, "untouched shards", Outcome.FAIL),
+    "no shard with weights": ({"digests": {}, "before": {}}, "forgotten records", Outcome.INCONCLUSIVE),
+    "no replay": ({"replays": ()}, "replay", Outcome.INCONCLUSIVE),
+    "a replay of other weights": ({"replays": tuple(replace(each, logged="9" * 64) for each in sound().replays)}, "replay", Outcome.INCONCLUSIVE),
+    "an unequal replay": ({"replays": tuple(replay(shard, equal=False) for shard in range(4))}, "replay", Outcome.FAIL),
+    "a base that saw them": ({"shared": (part(SHARED[0], False), *sound().shared[1:])}, "shared state", Outcome.FAIL),
+    "a base nobody knows": (
+        {"shared": tuple(part(name, None if name == "base model" else True) for name in SHARED)},
+        "shared state",
+        Outcome.INCONCLUSIVE,
+    ),
+    "a part nobody speaks of": ({"shared": sound().shared[1:]}, "shared state", Outcome.INCONCLUSIVE),
+}
+"""What is wrong -> the fields of Exactness that differ, the condition that it breaks, and the verdict."""

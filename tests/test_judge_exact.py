@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from exact_evidence import CPU, GPU, made, part, replay, sound
+from exact_evidence import BREAKS, CPU, GPU, made, part, replay, sound
 from hypothesis import given
 from hypothesis import strategies as st
 from simulated import KNOWN, UNKNOWN, evaluation_of, honest, under
@@ -47,24 +47,6 @@ def test_sound_evidence_passes_both_and_says_what_the_canaries_could_see_and_tha
         assert "800 canaries of 1 of 1 touched shards, which could show epsilon" in alarm
         assert "was found in the parent" in alarm
         assert "Utility, which decides nothing about an exact claim, changed by" in verdict.reasons[0]
-
-
-BREAKS: dict[str, tuple[dict[str, Any], str, Outcome]] = {
-    "a log that names a forgotten record": ({"holding": (1,)}, "forgotten records", Outcome.FAIL),
-    "an untouched shard that changed": ({"touched": (2,)}, "untouched shards", Outcome.FAIL),
-    "an untouched shard that is gone": ({"before": {**sound().before, "004": "9" * 64}}, "untouched shards", Outcome.FAIL),
-    "no shard with weights": ({"digests": {}, "before": {}}, "forgotten records", Outcome.INCONCLUSIVE),
-    "no replay": ({"replays": ()}, "replay", Outcome.INCONCLUSIVE),
-    "a replay of other weights": ({"replays": tuple(replace(each, logged="9" * 64) for each in sound().replays)}, "replay", Outcome.INCONCLUSIVE),
-    "an unequal replay": ({"replays": tuple(replay(shard, equal=False) for shard in range(4))}, "replay", Outcome.FAIL),
-    "a base that saw them": ({"shared": (part(SHARED[0], False), *sound().shared[1:])}, "shared state", Outcome.FAIL),
-    "a base nobody knows": (
-        {"shared": tuple(part(name, None if name == "base model" else True) for name in SHARED)},
-        "shared state",
-        Outcome.INCONCLUSIVE,
-    ),
-    "a part nobody speaks of": ({"shared": sound().shared[1:]}, "shared state", Outcome.INCONCLUSIVE),
-}
 
 
 @pytest.mark.parametrize("what", BREAKS)

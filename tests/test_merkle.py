@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mlflow_unlearn import merkle
-from mlflow_unlearn.merkle import EMPTY, WIDTH, Absence, Head, Inclusion, ProofError, Tree, audit, bound, verify_absence, verify_inclusion
+from mlflow_unlearn.verifier import merkle
+from mlflow_unlearn.verifier.merkle import EMPTY, WIDTH, Absence, Head, Inclusion, ProofError, Tree, audit, bound, verify_absence, verify_inclusion
 
 REFERENCE = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
 ROOTS = {  # size -> root, of the reference's first leaves (certificate-transparency, merkletree/merkle_tree_test.cc)

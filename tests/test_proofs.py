@@ -9,8 +9,8 @@ from mlflow_unlearn.commitments import committed, leaf
 from mlflow_unlearn.digests import write_document
 from mlflow_unlearn.documents import encode
 from mlflow_unlearn.errors import ConfigError
-from mlflow_unlearn.merkle import Tree
 from mlflow_unlearn.proofs import SCHEMA, Absent, Present, Proofs, asked, check, read_proofs, written
+from mlflow_unlearn.verifier.merkle import Tree
 
 KEY = bytes(range(32))
 IDS = ("ana", "bo", "cy", "dee", "eve")

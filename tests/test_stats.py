@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from scipy import stats as distributions
 
 from mlflow_unlearn import stats
-from mlflow_unlearn.epsilon import canary_epsilon, detectable_epsilon, guesses, one_run_epsilon
+from mlflow_unlearn.epsilon import detectable_epsilon, guessed_epsilon, guesses, one_run_epsilon, right_guesses
 from mlflow_unlearn.errors import UnmeasurableError
 from mlflow_unlearn.records import Direction
 
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
 SMALL = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12).map(np.array)
+
+
+def canary_epsilon(included: np.ndarray, excluded: np.ndarray, seed: int = 0) -> float:
+    return guessed_epsilon(len(included) + len(excluded), right_guesses(included, excluded, seed))
 
 
 @given(SMALL, SMALL)
@@ -131,27 +135,36 @@ def test_bca_survives_the_probabilities_of_a_wrecked_model() -> None:
     assert 0.0 < low <= values.mean() <= high < 1e-120
 
 
+def test_limits_without_draws_are_those_of_many_draws_and_survive_a_wrecked_model() -> None:
+    skewed, wrecked = np.random.default_rng(2).beta(0.3, 2, 300), np.exp(-np.array([290.0, 300.0, 310.0]))
+    assert stats.mean_limits(skewed, (0.0, 1.0)) == pytest.approx(stats.bca(skewed, 20000, 3), abs=0.001)
+    low, high = stats.mean_limits(wrecked, (0.0, 1.0))
+    assert 0.0 <= low <= wrecked.mean() <= high < 1e-120
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
 def test_a_paired_interval_holds_the_difference_and_stays_possible(pairs: list[tuple[float, float]]) -> None:
     after, before = np.array(pairs).T
-    score = stats.paired_score(after, before, 100, 0)
+    score = stats.paired_score(after, before)
     assert -1.0 <= score.low <= score.value <= score.high <= 1.0
     assert score.value == pytest.approx(np.mean(after - before))
 
 
 def test_no_change_in_n_records_excludes_a_small_loss_only_when_n_is_large() -> None:
-    lows = {n: stats.paired_score(np.ones(n), np.ones(n), 100, 0).low for n in (182, 183)}
+    lows = {n: stats.paired_score(np.ones(n), np.ones(n)).low for n in (182, 183)}
     assert lows[182] < -0.02 <= lows[183]
 
 
 def test_what_does_not_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="found 2 and 3"):
-        stats.paired_score(np.ones(2), np.ones(3), 100, 0)
+        stats.paired_score(np.ones(2), np.ones(3))
+    with pytest.raises(ValueError, match="found 0 and 3"):
+        stats.difference_score(np.ones(0), np.ones(3))
 
 
 @given(SHARES, SHARES)
 def test_an_interval_of_a_difference_holds_it_and_is_open_for_few(left: np.ndarray, right: np.ndarray) -> None:
-    score = stats.difference_score(left, right, 100, 0)
+    score = stats.difference_score(left, right)
     assert score.low <= score.value <= score.high
     assert score.n == len(left) + len(right)
     assert min(len(left), len(right)) > 1 or score.high - score.low > 0.1

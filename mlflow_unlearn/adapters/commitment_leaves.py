@@ -11,7 +11,7 @@ import polars as pl
 from ..digests import sha256_json
 from ..documents import encode
 from ..errors import TamperedError
-from ..merkle import WIDTH
+from ..verifier.merkle import WIDTH
 from .formats import Source
 from .keyed import keyed_column
 from .schemas import Schema

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from ..commitments import KEY_BYTES, Commitment, key_id, read_key
 from ..errors import ConfigError, StoreError
-from ..merkle import LOWEST, WIDTH, Buffer, Tree, widths
+from ..verifier.merkle import LOWEST, WIDTH, Buffer, Tree, widths
 
 _MAGIC = b"unlearn-merkle/1"
 _HEADER = len(_MAGIC) + 8 + WIDTH

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import merkle
 from ..commitments import Commitment, Commitments, Domain, committed, key_id, parse_head, read_key
 from ..digests import write_atomically, write_document
 from ..documents import decode, encode
 from ..errors import ConfigError, LineageError, TamperedError
 from ..lineage import DatasetRevision
 from ..proofs import SCHEMA, Proofs, asked, check, read_proofs, written
+from ..verifier import merkle
 
 if TYPE_CHECKING:
     from ..stages.workbench import Workbench

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from ..adapters.commitment_store import CommitmentStore
-    from ..merkle import Tree
+    from ..verifier.merkle import Tree
 
 
 def store(bench: Workbench) -> CommitmentStore:

@@ -8,7 +8,7 @@ import pytest
 from mlflow_unlearn.adapters.commitment_store import CommitmentStore, lost
 from mlflow_unlearn.commitments import committed, key_id
 from mlflow_unlearn.errors import ConfigError, StoreError
-from mlflow_unlearn.merkle import Tree, audit
+from mlflow_unlearn.verifier.merkle import Tree, audit
 
 SIZES = [0, 1, 15, 16, 17, 31, 33, 257]
 

@@ -52,18 +52,35 @@ def test_few_values_of_a_heavy_tail_do_not_know_of_it_and_more_of_them_do() -> N
 
 
 def test_paired_differences_cover() -> None:
-    assert 0.93 <= covered(0.0, lambda g, seed: ends(stats.paired_score(*clipped(g, 40), RESAMPLES, seed))) <= 0.97
+    assert 0.93 <= covered(0.0, lambda g, _: ends(stats.paired_score(*clipped(g, 40)))) <= 0.97
+
+
+def rarely_worse(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """300 answers of six words, of which one in a hundred loses one."""
+    before = np.ones(300)
+    return before - generator.binomial(1, 0.01, 300) / 6, before
+
+
+def test_rare_differences_cover_at_least_that_often() -> None:
+    assert covered(-0.01 / 6, lambda g, _: ends(stats.paired_score(*rarely_worse(g)))) >= 0.95
+
+
+@pytest.mark.parametrize("n", [20, 60])
+def test_limits_without_draws_cover_as_often_as_draws_do(n: int) -> None:
+    drawn = covered(0.1 / 2.1, lambda g, seed: stats.bca(g.beta(0.1, 2, n), RESAMPLES, seed))
+    expanded = covered(0.1 / 2.1, lambda g, _: stats.mean_limits(g.beta(0.1, 2, n), (0.0, 1.0)))
+    assert drawn - 0.01 <= expanded <= drawn + 0.02
 
 
 def test_differences_of_independent_means_cover() -> None:
-    score = covered(-0.3, lambda g, seed: ends(stats.difference_score(g.beta(0.5, 2, 50), g.beta(2, 2, 50), RESAMPLES, seed)))
+    score = covered(-0.3, lambda g, _: ends(stats.difference_score(g.beta(0.5, 2, 50), g.beta(2, 2, 50))))
     assert 0.93 <= score <= 0.97
 
 
 def test_differences_of_proportions_cover_at_least_that_often() -> None:
-    def limits(generator: np.random.Generator, seed: int) -> tuple[float, float]:
+    def limits(generator: np.random.Generator, _: int) -> tuple[float, float]:
         left, right = ((generator.random(60) < share).astype(float) for share in (0.3, 0.1))
-        return ends(stats.difference_score(left, right, RESAMPLES, seed))
+        return ends(stats.difference_score(left, right))
 
     assert covered(0.2, limits) >= 0.95
 
