@@ -27,11 +27,27 @@ class Settings:
     tag_key_file: Path
     ledger_uri: str
     tracking_uri: str
+    keys: Path | None = None
+    """Folder of private signing keys, where it is another than `.unlearn/keys`."""
+    trust: Path | None = None
+    """The trust file, where it is another than `trust.json` at the git root."""
+    signer: str = ""
+    """Who signs here: a holder of a key file, or `scheme:reference` of a KMS; empty: the one key here that may."""
 
     @property
     def state(self) -> Path:
-        """Private state outside git and DVC: key, ledger, index."""
+        """Private state outside git and DVC: keys, ledger, index."""
         return self.root / ".unlearn"
+
+    @property
+    def key_folder(self) -> Path:
+        """Private signing keys."""
+        return self.keys or self.state / "keys"
+
+    @property
+    def trust_file(self) -> Path:
+        """Who may sign what; public, and kept in git."""
+        return self.trust or self.root / "trust.json"
 
 
 def git_root(start: Path) -> Path:
@@ -56,6 +72,9 @@ def settings(start: Path | None = None, environment: Mapping[str, str] | None = 
         tag_key_file=Path(env.get("MLFLOW_UNLEARN_TAG_KEY_FILE") or state / "tag.key"),
         ledger_uri=env.get("MLFLOW_UNLEARN_LEDGER_URI") or f"sqlite:///{state / 'ledger.db'}",
         tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+        keys=Path(folder) if (folder := env.get("MLFLOW_UNLEARN_KEYS")) else None,
+        trust=Path(file) if (file := env.get("MLFLOW_UNLEARN_TRUST")) else None,
+        signer=env.get("MLFLOW_UNLEARN_SIGNER", ""),
     )
 
 
@@ -72,7 +91,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         document = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: not there; run `mlflow-unlearn init` or change to the folder with params.yaml") from None
-    except YAMLError as error:
+    except (YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None

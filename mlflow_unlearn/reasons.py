@@ -25,6 +25,13 @@ PAUSES = ("identity_check",)
 """Why the clock may stand still (GDPR art. 12(6))."""
 MEASURES = ("block_version", "restrict_processing", "suppress_outputs")
 """What is done until the request is decided; a restriction of processing is GDPR art. 18."""
+APPROVALS = ("reviewed",)
+"""A reviewer has read the statement and lets the version be deployed."""
+OVERRIDES = ("legal_obligation", "safety", "service_continuity", "evidence_elsewhere", "false_alarm")
+"""Why a version is deployed although its verdict could not be decided: the law asks for it, people would be harmed without it, the service would
+stop, it was shown by other means, or what kept it from PASS is known to be no leak."""
+REVOCATIONS = ("compromised", "lost", "superseded", "left")
+"""Why a key no longer counts: somebody else may have it, nobody has it any more, another one took its place, or its holder is gone."""
 LIFTS = ("consent", "contract", "legal_obligation", "mistake", "returned_lawfully")
 """Why somebody whose data were erased may be in the data again."""
 

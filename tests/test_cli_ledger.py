@@ -69,7 +69,7 @@ def test_verify_ends_with_1_when_something_was_changed(project):
 
 def test_the_key_is_rotated_and_open_requests_are_found_under_the_new_one(project):
     name, before = asked_for("ana"), key_id(read_tag_key(project / ".unlearn/tag.key"))
-    assert f"{before} retired to" in run("key", "rotate")
+    assert f"{before} retired to" in run("tag-key", "rotate")
     key = read_tag_key(project / ".unlearn/tag.key")
     with sqlite3.connect(project / ".unlearn/ledger.db") as connection:
         lines = [row[0] for row in connection.execute("SELECT lines FROM unlearn_blocks ORDER BY number")]

@@ -2,7 +2,7 @@ import pytest
 
 from mlflow_unlearn import config
 from mlflow_unlearn.errors import ConfigError
-from mlflow_unlearn.policy import Policy
+from mlflow_unlearn.policy import GatePolicy, Policy
 
 PARAMS = """
 model: {name: m, parent: "models:/m@champion"}
@@ -33,6 +33,7 @@ def test_scientific_notation_is_a_number(tmp_path):
         ("epochs: 2", "epochs: 0", "epochs must be above zero"),
         ("name: d, path", "name: d, pth", "missing key 'path'"),
         ("unlearn:", "unlearn: [", "not YAML"),
+        ("unlearn:", "unlearn: " + "[" * 3000, "not YAML: cannot be parsed"),
     ],
 )
 def test_a_wrong_params_file_is_named_with_its_key(tmp_path, old, new, complaint):
@@ -63,6 +64,10 @@ def test_settings_default_to_the_git_root_and_the_environment_wins(tmp_path):
     assert found.root == tmp_path
     assert found.tracking_uri == "http://127.0.0.1:1"
     assert found.ledger_uri == f"sqlite:///{tmp_path}/.unlearn/ledger.db"
+    assert (found.key_folder, found.trust_file, found.signer) == (tmp_path / ".unlearn/keys", tmp_path / "trust.json", "")
+    given = {"MLFLOW_UNLEARN_KEYS": "/k", "MLFLOW_UNLEARN_TRUST": "/t.json", "MLFLOW_UNLEARN_SIGNER": "ci"}
+    elsewhere = config.settings(tmp_path, given)
+    assert (str(elsewhere.key_folder), str(elsewhere.trust_file), elsewhere.signer) == ("/k", "/t.json", "ci")
 
 
 def test_outside_git_the_error_says_git_init(tmp_path):
@@ -79,3 +84,27 @@ def test_records_go_by_id_in_all_revisions_or_in_none(tmp_path):
     text = PARAMS.replace("path: data/train", "path: data/train, earlier_columns: [{record: null}]")
     with pytest.raises(ConfigError, match="earlier_columns: give `record` in all of them or in none"):
         config.load_params(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gate: {enforcment: {}}", "unknown key 'enforcment'; did you mean 'enforcement'"),
+        ("gate: {enforcement: {m: enforced}}", "expected one of observe, warn, enforce, found 'enforced'"),
+        ("gate: {enforcement: {defualt: enforce}}", "'defualt' is nearly 'default'"),
+        ("gate: {approvals: -1}", "approvals: expected 0 or more"),
+        ("gate: {override: 1}", "expected true or false"),
+        ("gate: {certificate_days: 0}", "certificate_days: expected 1 or more"),
+    ],
+)
+def test_a_gate_with_a_typo_is_refused_and_not_left_open(tmp_path, text, said):
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        config.load_policy(path)
+
+
+def test_what_is_enforced_is_what_the_policy_says_of_a_model_or_else_of_all():
+    gate = GatePolicy(enforcement={"default": "warn", "m": "enforce"})
+    assert [gate.enforced(name) for name in ("m", "n")] == ["enforce", "warn"]
+    assert GatePolicy(enforcement={"m": "enforce"}).enforced("n") == GatePolicy().enforced("m") == "observe"

@@ -106,7 +106,7 @@ def test_a_new_key_finds_every_open_request_again_and_keeps_the_old_key(project)
 def test_a_new_key_is_refused_when_an_open_request_is_in_no_data(project):
     before = key(project)
     add(opened(project), "er-1", subject(project, "ana", "zoe"))
-    with pytest.raises(LedgerError, match=r"key rotate: no readable data of this project hold some tags .*\(1 of er-1\)"):
+    with pytest.raises(LedgerError, match=r"tag-key rotate: no readable data of this project hold some tags .*\(1 of er-1\)"):
         commands.rotate_key()
     assert (key(project), opened(project).written_with()) == (before, key_id(before))
 

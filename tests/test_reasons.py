@@ -12,6 +12,12 @@ def test_every_basis_has_grounds_and_each_ground_is_a_code():
     assert all(re.fullmatch(r"[a-z0-9_]{3,24}", ground) for ground in reasons.every_ground())
 
 
+@pytest.mark.parametrize("codes", [reasons.APPROVALS, reasons.OVERRIDES, reasons.REVOCATIONS])
+def test_what_is_signed_has_codes_too(codes):
+    assert len(codes) == len(set(codes))
+    assert all(re.fullmatch(r"[a-z_]{3,24}", code) for code in codes)
+
+
 def test_every_ground_is_listed_once():
     listed = reasons.every_ground()
     assert len(listed) == len(set(listed))

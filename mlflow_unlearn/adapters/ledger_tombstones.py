@@ -136,7 +136,7 @@ class TombstoneEntries(LedgerBook):
             if lacking:
                 named = ", ".join(f"{count} of {name}" for name, count in sorted(lacking.items()))
                 raise LedgerError(
-                    f"key rotate: no readable data of this project hold some tags of open requests ({named}); close or refuse these requests first, "
+                    f"tag-key rotate: no readable data of this project hold some tags of open requests ({named}); close or refuse these first, "
                     "or fetch the data of every revision"
                 )
             for name, tags in held.items():

@@ -1,4 +1,4 @@
-"""`mlflow-unlearn ledger | tombstone | key ...`: the ledger itself, what must not come back, and the key of its tags."""
+"""`mlflow-unlearn ledger | tombstone | tag-key ...`: the ledger itself, what must not come back, and the key of its tags."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def tombstone_lift(request_id: str | None, subjects: Any, basis: str, json_outpu
     respond("tombstones", commands.lift_tombstones(request_id, lines(subjects), basis), json_output)
 
 
-@click.group()
-def key() -> None:
+@click.group("tag-key")
+def tag_key() -> None:
     """The key of the tags."""
 
 
-@key.command("rotate")
+@tag_key.command("rotate")
 @as_json
 @one_line_errors
-def key_rotate(json_output: bool) -> None:
+def tag_key_rotate(json_output: bool) -> None:
     """Go on with a new tag key. The old one is kept beside it, since tombstones of erased people can only be recognised with it."""
     from ..commands import ledger as commands
 
-    respond("key", commands.rotate_key(), json_output)
+    respond("tag_key", commands.rotate_key(), json_output)

@@ -1,4 +1,4 @@
-"""What `ledger`, `tombstone` and `key` do, and what `status` says of the ledger, as functions from arguments to JSON-ready documents."""
+"""What `ledger`, `tombstone` and `tag-key` do, and what `status` says of the ledger, as functions from arguments to JSON-ready documents."""
 
 from __future__ import annotations
 

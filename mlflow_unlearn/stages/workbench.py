@@ -15,6 +15,8 @@ from ..documents import decode, encode
 from ..params import Params
 from ..policy import Policy
 from ..protocols import Progress
+from ..trust import read_trust
+from ..verifier import Trust
 
 if TYPE_CHECKING:
     from ..adapters.datasets import DatasetReader
@@ -52,6 +54,11 @@ class Workbench:
     def key(self) -> bytes:
         """The tag key."""
         return digests.read_tag_key(self.settings.tag_key_file)
+
+    @cached_property
+    def trust(self) -> Trust:
+        """Who may sign what, as an owner signed it."""
+        return read_trust(self.settings.trust_file)
 
     @cached_property
     def ledger(self) -> Ledger:

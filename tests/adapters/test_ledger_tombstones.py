@@ -126,7 +126,7 @@ def test_a_new_key_translates_open_requests_and_keeps_tombstones_under_the_old_o
 
 def test_a_key_is_not_changed_when_an_open_request_would_be_lost(ledger):
     add(ledger, "er-1", ("s-ana", "s-bo"), close=False)
-    with pytest.raises(LedgerError, match=r"key rotate: .*\(1 of er-1\); close or refuse these requests first"):
+    with pytest.raises(LedgerError, match=r"tag-key rotate: .*\(1 of er-1\); close or refuse these requests first"):
         ledger.rekey({"s-ana": "S-ana"}, "b" * 16, NOW)
     assert (ledger.written_with(), ledger.get("er-1").subjects) == ("a" * 16, ("s-ana", "s-bo"))
 

@@ -1,0 +1,66 @@
+"""Answers of `key` for people: signing keys, and the trust file as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_STYLE = {"valid": "green", "not yet valid": "yellow", "expired": "yellow", "revoked": "red"}
+
+
+def show_key(out: Console, document: dict[str, Any]) -> None:
+    """One key that was made, entered, rotated or revoked, or the policy that is trusted now."""
+    if "key" in document:
+        _one(out, document["key"])
+    if "ended" in document:
+        ended = document["ended"]
+        out.print(f"the old key {ended['key_id'][:16]} ends at {ended['valid_until']}", soft_wrap=True)
+    for line in document.get("revoked", ()):
+        out.print(f"[red]revoked[/red]: {line['key_id']} of {line['holder']} ({line['revoked_for']})", soft_wrap=True)
+    if document["trust_file"]:
+        _file(out, document)
+    else:
+        out.print("[yellow]in no trust file yet: nothing that it signs counts[/yellow]")
+    for number, step in enumerate(document["next"], 1):
+        out.print(f"next {number}: {step}", soft_wrap=True, markup=False)
+
+
+def show_keys(out: Console, document: dict[str, Any]) -> None:
+    """Who may sign what, until when, and which private keys are here."""
+    table = Table(title=f"Keys of {document['trust_file']}", title_justify="left")
+    for column in ("holder", "roles", "key id", "valid until", "state", "private key"):
+        table.add_column(column, overflow="fold")
+    for line in document["keys"]:
+        state = f"[{_STYLE[line['state']]}]{line['state']}[/{_STYLE[line['state']]}]"
+        why = f" ({line['revoked_for']})" if line["revoked_for"] else ""
+        until = line["valid_until"].partition("T")[0]
+        private = {None: "", True: "retired", False: "here"}[line["retired"]]
+        table.add_row(line["holder"], ", ".join(line["roles"]), line["key_id"][:16], until, state + why, private)
+    out.print(table)
+    if document["hidden"]:
+        out.print(f"{document['hidden']} more that have expired or were revoked: --all shows them")
+    for each in document["not_in_trust_file"]:
+        told = (
+            f"{each['file']} of {each['holder']} is in no trust file: mlflow-unlearn key add {each['public']} --holder {each['holder']} --role ROLE"
+        )
+        out.print(f"[yellow]{told}[/yellow]", soft_wrap=True)
+    _file(out, document)
+    if document["problem"]:
+        out.print(f"[red]nothing is believed now: {document['problem']}[/red]", soft_wrap=True)
+
+
+def _one(out: Console, line: dict[str, Any]) -> None:
+    out.print(f"{line['holder']}: {', '.join(line['roles'])}, valid until {line['valid_until']}")
+    out.print(f"key id      {line['key_id']}", soft_wrap=True)
+    out.print(f"public key  {line['public']}", soft_wrap=True)
+
+
+def _file(out: Console, document: dict[str, Any]) -> None:
+    policy = document["policy"]
+    trusted = f"policy.yaml {policy['trusted'][:16]} is trusted" if policy["trusted"] else "no policy.yaml is trusted"
+    here = f"another one ({policy['here'][:16]}) lies here: `mlflow-unlearn key trust-policy`" if policy["here"] else "there is none here"
+    out.print(f"{document['trust_file']}: change {document['number']}; {trusted}", soft_wrap=True)
+    if not policy["same"]:
+        out.print(f"[yellow]policy.yaml: {here}[/yellow]", soft_wrap=True)
