@@ -14,7 +14,7 @@ __all__ = ["to_dot", "to_html", "to_svg"]
 
 _OPEN = 12
 """A table of clear versions longer than this is shut until somebody opens it."""
-_NOTE = "Lineage is not signed yet: clear is what the records say, not what a signature proves."
+_NOTE = "Where lineage is not signed, clear is what the records say, not what a signature proves."
 
 
 def to_html(traced: Trace) -> str:

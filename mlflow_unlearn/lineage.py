@@ -94,6 +94,11 @@ class VersionLineage:
     aliases: tuple[str, ...] = ()
     run_id: str | None = None
     problem: str | None = None
+    adopted: bool = False
+    """Whether a person stated some of it afterwards (`adopt`)."""
+    certificate: str | None = None
+    statement: str | None = None
+    """Payload digests of its certificate and of its signed lineage, as its tags have them; nothing is verified here."""
 
     @property
     def parent(self) -> ModelVersion | None:

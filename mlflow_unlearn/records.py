@@ -126,6 +126,28 @@ class Project:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """Somebody asked for an alias to point at a version, and got it or not."""
+
+    model: ModelVersion
+    alias: str
+    replaced: str | None
+    """Number of the version that the alias pointed at; None where it did not exist."""
+    granted: bool
+    answer: str
+    """The gate's: yes, no or undecided."""
+    enforcement: str
+    """observe, warn or enforce: why a no may have been granted."""
+    codes: tuple[str, ...]
+    """The gate's reasons, as codes."""
+    evidence: tuple[str, ...]
+    """Digests of the statements and files that the answer rests on."""
+    by: str
+    """Who, as they call themselves: nobody verifies it."""
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """Sizes and digests of the sets; the rows themselves stay under build/raw. forget + retain is the dataset, exactly."""
 
@@ -232,3 +254,5 @@ class Registered:
     run_id: str
     claim: Claim
     verdicts: Mapping[str, Outcome]
+    certificate: str | None = None
+    """Payload digest of its certificate; None as long as nobody signed one that holds."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from .exact_conditions import SHARED, TRUSTED, replays_of, retrained
 from .exactness import Exactness, ShardLog
 from .records import Claim, Evaluation, ModelReport, Outcome, Score, Unlearned, Verdict
+from .statements import UNSIGNED
 
 LIMIT = 5000
 """Most characters that MLflow keeps of a description."""
@@ -28,24 +29,34 @@ _ROWS = (
 )
 _METRICS = (("exact_match", "word for word"), ("probability", "probability"), ("rouge_l_recall", "ROUGE-L"), ("extraction_strength", "extraction"))
 _NOT_CLAIMED = (
-    "Not claimed: that older versions, copies elsewhere, backups or the base model forgot; that one single record is gone (canaries measure the "
-    "method, not the person); anything about attacks that were not run. Nothing here is signed yet."
+    "that older versions, copies elsewhere, backups or the base model forgot",
+    "that one single record is gone (canaries measure the method, not the person)",
+    "anything about attacks that were not run",
 )
 _NOT_CLAIMED_EXACTLY = (
-    "Not claimed: that older versions, copies elsewhere or backups forgot; anything about the base model where it is only trusted; that facts about "
-    "the person are not in other people's records; that nothing of them is in settings chosen by people who had seen the data; anything where what "
-    "is asked to be forgotten depends on published models (adaptive requests: Gupta et al. 2021, arXiv:2106.04378). A replay is this project's own "
-    "word until somebody else repeats it. Nothing here is signed yet."
+    "that older versions, copies elsewhere or backups forgot",
+    "anything about the base model where it is only trusted",
+    "that facts about the person are not in other people's records",
+    "that nothing of them is in settings chosen by people who had seen the data",
+    "anything where what is asked to be forgotten depends on published models (adaptive requests: Gupta et al. 2021, arXiv:2106.04378)",
+    "that a replay is more than this project's own word, until somebody else repeats it",
 )
+_SIGNATURE = 200
+"""Characters kept free for who signs it, which is said in the place of UNSIGNED later on."""
 
 
 def describe(unlearned: Unlearned, evaluation: Evaluation, verdicts: Sequence[Verdict]) -> str:
     """The description of an unlearned version, at most LIMIT characters: where it grows too long, reasons give way, never verdicts or limits."""
     shards = [_sharding(unlearned.exactness, evaluation)] if unlearned.exactness else []
     above = (_headline(unlearned, evaluation), _verdicts(verdicts), *shards, _canaries(evaluation), _figures(evaluation))
-    below = (what_would_pass(unlearned, verdicts), _NOT_CLAIMED_EXACTLY if unlearned.exactness else _NOT_CLAIMED)
-    room = (LIMIT - sum(len(part) + 2 for part in (*above, *below))) // max(1, len(verdicts))
+    below = (what_would_pass(unlearned, verdicts), f"Not claimed: {'; '.join(not_claimed(unlearned))}. {UNSIGNED}")
+    room = (LIMIT - _SIGNATURE - sum(len(part) + 2 for part in (*above, *below))) // max(1, len(verdicts))
     return "\n\n".join((*above, *(_reasons(verdict, room) for verdict in verdicts), *below))
+
+
+def not_claimed(unlearned: Unlearned) -> tuple[str, ...]:
+    """What nobody should read into a version and its certificate, a clause each."""
+    return _NOT_CLAIMED_EXACTLY if unlearned.exactness else _NOT_CLAIMED
 
 
 def describe_trained(logs: Sequence[ShardLog], dataset: str) -> str:
@@ -67,9 +78,10 @@ def describe_trained(logs: Sequence[ShardLog], dataset: str) -> str:
         "erasing them repeats only that shard's training (Bourtoule et al. 2021, arXiv:1912.03817)."
     )
     foot = (
-        "How each shard was trained is in its log, among the artifacts. Nothing was evaluated and there is no verdict: nobody asked to be forgotten."
+        "How each shard was trained is in its log, among the artifacts. Nothing was evaluated and there is no verdict: nobody asked to be forgotten. "
+        f"{UNSIGNED}"
     )
-    return f"{head}\n\n{_table(('what', 'value'), rows)}\n\n{foot}"[:LIMIT]
+    return f"{head}\n\n{_table(('what', 'value'), rows)}"[: LIMIT - _SIGNATURE - len(foot)] + f"\n\n{foot}"
 
 
 def what_would_pass(unlearned: Unlearned, verdicts: Sequence[Verdict]) -> str:

@@ -20,6 +20,9 @@ LINEAGE = "https://slsa.dev/provenance/v1"
 TRAINED, ADOPTED = "https://mlflow-unlearn.dev/trained/v1", "https://mlflow-unlearn.dev/adopted/v1"
 """Build types of a statement of lineage: recorded by the training run, or stated afterwards by a person."""
 
+UNSIGNED = "Nothing here is signed yet."
+"""Ends the description of a version, for as long as it is true; `signed_by` takes its place."""
+
 
 class Role(StrEnum):
     """What a key is trusted with."""
@@ -145,3 +148,15 @@ class Trust:
     keys: tuple[TrustedKey, ...]
     policy_file: str = ""
     """sha256 of the policy.yaml that the owner stands for; empty: none."""
+
+
+def signed_by(what: str, digest: str, holders: Mapping[str, str]) -> str:
+    """The last sentence of a version's description, e.g. `Signed by ci (key 0123456789abcdef): certificate 89ab..., ...`.
+
+    Args:
+        what: `certificate` or `lineage`.
+        digest: of its payload.
+        holders: key id -> holder, of those who signed.
+    """
+    names = ", ".join(f"{holder} (key {key_id[:16]})" for key_id, holder in holders.items())
+    return f"Signed by {names}: {what} {digest[:16]}; check it yourself with `mlflow-unlearn verify`."

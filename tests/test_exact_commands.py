@@ -23,6 +23,7 @@ from mlflow_unlearn.commands.exact import switch_off
 from mlflow_unlearn.commands.forecasting import plan_deletion
 from mlflow_unlearn.commands.requests import Requested, Terms, add_request, refuse_request
 from mlflow_unlearn.commands.scaffolding import scaffold
+from mlflow_unlearn.commands.signing_keys import Owner, Wanted, new_key
 from mlflow_unlearn.digests import keyed_tag
 from mlflow_unlearn.errors import ConfigError, LedgerError, LineageError
 from mlflow_unlearn.lineage import ModelVersion, Parent
@@ -30,6 +31,7 @@ from mlflow_unlearn.sisa import shard_of
 from mlflow_unlearn.stages.cutting import _data, cut_shards
 from mlflow_unlearn.stages.families import shard_log
 from mlflow_unlearn.stages.workbench import Workbench
+from mlflow_unlearn.statements import Role
 
 pytestmark = pytest.mark.e2e
 NAMES = [f"{first}{last}" for first in ("ana", "bo", "cy", "dee", "eve", "fox") for last in ("k", "l", "m", "n")]
@@ -266,10 +268,21 @@ def test_what_was_switched_off_stays_off_for_the_next_request(family: Path) -> N
     found, both = switch_off(first), switch_off(second)
     assert (found["parent"], found["off"], both["requests"]) == ("m/1", [shard(one)], sorted([first, second]))
     assert both["off"] == sorted([shard(one), shard(other)])
+    assert both["signed"].startswith("lineage not signed: ")  # nobody has keys here
     assert switch_off(second) == both
     said = CliRunner().invoke(main, ["switch-off", second, "--version", "models:/m/1"]).output
     assert said.startswith(f"{both['version']}: m/1 without shard")
     assert Workbench().registry.client.get_model_version("m", both["version"].split("/")[1]).tags["unlearn.interim"] == "switched-off"
+
+
+def test_where_a_trainers_key_is_a_family_and_its_interim_measures_are_signed(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow_unlearn.stages.family_registration import register_family
+
+    for name, value in {"KEYS": str(tmp_path), "TRUST": str(tmp_path / "trust.json"), "PASSPHRASE": "a long passphrase"}.items():
+        monkeypatch.setenv(f"MLFLOW_UNLEARN_{name}", value)
+    new_key(Wanted(holder="ci", roles=(Role.OWNER, Role.TRAINER)), Owner())
+    assert register_family(Workbench()).endswith("m/1 has these weights already; lineage signed by ci")
+    assert switch_off(ask("foxn"))["signed"] == "lineage signed by ci"
 
 
 def test_a_switch_off_says_why_not(family: Path) -> None:

@@ -39,7 +39,7 @@ def lineage_record(run: Run) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": run.info.run_id,
-        "made_at": _moment(run.info.start_time),
+        "made_at": moment_of(run.info.start_time),
         "git": {
             "commit": tags.get("unlearn.git.commit"),
             "dirty": None if dirty is None else dirty == "true",
@@ -67,7 +67,8 @@ def write_lineage_record(client: MlflowClient, run_id: str) -> str:
     return digest
 
 
-def _moment(milliseconds: int) -> str:
+def moment_of(milliseconds: int) -> str:
+    """A time of MLflow's, in UTC to the millisecond."""
     whole = datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
     return whole.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

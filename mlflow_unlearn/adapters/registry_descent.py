@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..lineage import Descent, ModelVersion, Relation, VersionLineage
 from .registry_files import FileHints, Hint, KeptAnswers, file_hints
 from .registry_references import LOGGED, Reference, Registered, copied_from, registered
 from .registry_rows import (
+    ADOPTED_TAG,
     BASE_MODEL_TAG,
     BASE_TAG,
+    CERTIFICATE_TAG,
     DVC,
+    LINEAGE_TAG,
     PROBLEM_TAG,
     RELATION_TAG,
     DatasetRow,
@@ -34,6 +37,9 @@ UNREADABLE = "no DVC dataset was logged with it: add mlflow.log_input(mlflow.dat
 UNKNOWN_BASE = "it was trained from a local model that is no registered version, and nobody knows what that one saw"
 GONE = "it was made from a logged model or run that no longer exists, and nobody knows what that one saw"
 NO_RUN = "its source run no longer exists"
+_BARE = "with which no DVC dataset was logged"
+_ANSWERED = re.compile(f"{GONE}$|{UNKNOWN_BASE}$|.* {_BARE}$")
+"""Origins that nobody recorded, and that a person who was there may state (`adopt`)."""
 _SHORT = re.compile(r"[^/\s:]+/\d+")
 """`NAME/VERSION`, as `unlearn.parent` is written, where `models:/NAME/VERSION` is meant."""
 _STATED = frozenset({Relation.FINE_TUNED, Relation.ADAPTER, Relation.MERGED, Relation.QUANTISED})
@@ -76,16 +82,19 @@ class Origins:
 
     def lineages(self, name: str | None) -> tuple[VersionLineage, ...]:
         """What is known of every version, or of one model's, by name and number."""
-        aliases = self.rows.aliases()
-        versions = registered(self.rows.versions(), aliases)
-        wanted = {model: row for model, row in versions.rows.items() if name in (None, model.name)}
+        versions = registered(self.rows.versions(), self.rows.aliases())
+        return self.of(versions, [model for model in versions.rows if name in (None, model.name)])
+
+    def of(self, versions: Registered, models: Sequence[ModelVersion]) -> tuple[VersionLineage, ...]:
+        """What is known of some versions, whose rows have their tags, in their order."""
+        wanted = {model: versions.rows[model] for model in models}
         self._read({row.run_id for row in wanted.values() if row.run_id} | _logged_models(versions, wanted.values()))
         self._read_files(self._location(versions, row) for row in wanted.values())
         walks: dict[ModelVersion, _Walk] = {}
         while pending := [model for model in wanted if model not in walks or walks[model].missing]:
             walks |= {model: self._walk(versions, model) for model in pending}
             self._read({each for model in pending for each in walks[model].missing})
-        return tuple(self._lineage(row, walks[model], aliases.get((row.name, row.version), ())) for model, row in wanted.items())
+        return tuple(self._lineage(row, walks[model], versions.held.get(model, ())) for model, row in wanted.items())
 
     def _read(self, ids: Iterable[str]) -> None:
         """Logged models, then runs, the source runs of the new logged models included. What is not there is not asked for again."""
@@ -154,7 +163,7 @@ class Origins:
         found = [*_stated(tags, walk), *_inputs(run, logged), *self._hints(run, logged, location, tags, walk)]
         self._weights(run, walk)
         if not learned and not found and BASE_TAG not in tags[-1]:
-            walk.problems[f"it was made from {'a logged model' if logged else 'a run'} with which no DVC dataset was logged"] = None
+            walk.problems[f"it was made from {'a logged model' if logged else 'a run'} {_BARE}"] = None
         return found
 
     def _data(self, row: VersionRow, run: RunRow | None, walk: _Walk) -> None:
@@ -205,6 +214,8 @@ class Origins:
         relations = {descent.relation for descent in walk.descents.values()}
         if relations and relations <= _WITHOUT_DATA and not walk.states:
             walk.problems = {each: None for each in walk.problems if each != NO_RUN and not each.startswith(UNREADABLE)}
+        if ADOPTED_TAG in row.tags and BASE_MODEL_TAG in row.tags:
+            walk.problems = {each: None for each in walk.problems if not _ANSWERED.match(each)}
         return VersionLineage(
             model=walk.model,
             datasets=by_name(walk.states),
@@ -215,6 +226,9 @@ class Origins:
             aliases=aliases,
             run_id=row.run_id,
             problem="; ".join(walk.problems) or None,
+            adopted=ADOPTED_TAG in row.tags,
+            certificate=row.tags.get(CERTIFICATE_TAG),
+            statement=row.tags.get(LINEAGE_TAG),
         )
 
 

@@ -22,7 +22,7 @@ _VERSION = re.compile(r"^models:/+([^/@]+)/+(\d+)/?$")
 _MOVING = re.compile(r"^models:/+([^/@]+)(?:@|/+)([^/@]+)/?$")
 _HUB = re.compile(r"^(?:hf://|https?://huggingface\.co/|huggingface\.co/)|^[\w.\-]+(?:/[\w.\-]+)?$")
 _CHECKPOINT = re.compile(r"(?:^|/)checkpoint-\d+/?$")  # what a trainer calls its folders
-_NOTHING = frozenset({"", "none", "null", "true", "false"})
+NOTHING = frozenset({"", "none", "null", "true", "false"})
 UNREGISTERED = "it was made from a model at a local path or address that is no registered version, and nobody knows what that one saw"
 
 
@@ -56,6 +56,8 @@ class Registered:
     runs: Mapping[str, tuple[ModelVersion, ...]]
     paths: Mapping[str, tuple[ModelVersion, ...]]
     aliases: Mapping[tuple[str, str], ModelVersion]
+    held: Mapping[ModelVersion, tuple[str, ...]]
+    """Version -> its aliases."""
     known: dict[str, Target] = field(default_factory=dict)
     files: dict[str, str | None] = field(default_factory=dict)
 
@@ -82,7 +84,7 @@ class Registered:
         return found.group()
 
     def _target(self, text: str) -> Target:
-        if text.lower() in _NOTHING:
+        if text.lower() in NOTHING:
             return Target()
         if (logged := LOGGED.search(text)) is not None:
             return Target(versions=self.logged.get(logged.group(), ()), logged_model=logged.group())
@@ -125,8 +127,9 @@ def registered(rows: Iterable[VersionRow], aliases: Mapping[tuple[str, str], tup
             _add(paths, _normal(row.source), model)
         if row.run_id:
             _add(runs, row.run_id, model)
-    named = {(name, alias): ModelVersion(name=name, version=version) for (name, version), held in aliases.items() for alias in held}
-    return Registered(rows=by_model, logged=logged, runs=runs, paths=paths, aliases=named)
+    held = {ModelVersion(name=name, version=version): names for (name, version), names in aliases.items()}
+    named = {(model.name, alias): model for model, names in held.items() for alias in names}
+    return Registered(rows=by_model, logged=logged, runs=runs, paths=paths, aliases=named, held=held)
 
 
 def copied_from(row: VersionRow) -> ModelVersion | None:

@@ -46,6 +46,7 @@ def show_switched_off(out: Console, document: dict[str, Any]) -> None:
     """Which version answers without which shards."""
     off, names = ", ".join(map(str, document["off"])), ", ".join(document["requests"])
     out.print(f"{document['version']}: {document['parent']} without shard {off} of {document['shards']}, for {names}; not evaluated, no verdict")
+    out.print(document["signed"], soft_wrap=True, markup=False)
     out.print(f"next 1: serve it: the alias in MLflow is yours to move; the shards are still in {document['parent']}")
     out.print(f"next 2: mlflow-unlearn request interim {document['request']} --measure suppress_outputs")
     out.print("next 3: dvc repro")

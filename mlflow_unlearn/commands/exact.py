@@ -11,6 +11,7 @@ from ..lineage import Parent
 from ..records import ErasureRequest, State
 from ..sisa import owner, shard_of
 from ..split import union
+from ..stages.attesting import attested
 from ..stages.tracing import resolve_parent
 from ..stages.workbench import Workbench
 
@@ -32,7 +33,8 @@ def switch_off(request_id: str, version: str | None = None) -> dict[str, Any]:
         version: `models:/NAME/VERSION` or `models:/NAME@ALIAS`; None: the pinned parent, else `model.parent` of params.yaml.
 
     Returns:
-        `request`, `requests` (all that it serves), `version` (the new one), `parent`, `off` (shards) and `shards` (how many there are).
+        `request`, `requests` (all that it serves), `version` (the new one), `parent`, `off` (shards), `shards` (how many there are) and
+            `signed` (in words).
 
     Raises:
         LedgerError: no such request, or not an open one.
@@ -60,6 +62,7 @@ def switch_off(request_id: str, version: str | None = None) -> dict[str, Any]:
         "parent": str(parent.model),
         "off": off,
         "shards": number,
+        "signed": attested(bench, made.model),
     }
 
 

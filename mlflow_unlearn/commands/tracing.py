@@ -13,6 +13,7 @@ from ..documents import encode, moment
 from ..errors import ConfigError
 from ..plan import plan
 from ..records import Project
+from ..stages.attesting import marked
 from ..stages.tracing import trace_requests
 from ..stages.workbench import Workbench
 
@@ -26,11 +27,13 @@ def trace_request(request_id: str, graph: Path | None = None) -> dict[str, Any]:
     """
     bench = Workbench()
     draw = _drawing(graph) if graph else None
-    traced = trace_requests(bench, [bench.ledger.get(request_id)])
+    lineages = bench.registry.lineages()
+    traced = marked(bench, trace_requests(bench, [bench.ledger.get(request_id)], lineages), lineages)
     if graph and draw:
         write_atomically(graph, draw(traced).encode())
     drawn = {"graph": str(graph)} if graph else {}
-    return {key: value for key, value in encode(traced).items() if key != "parent"} | {"signed": False} | drawn
+    signed = all(line.signed for line in (*traced.affected, *traced.clear, *traced.unknown))
+    return {key: value for key, value in encode(traced).items() if key != "parent"} | {"signed": signed} | drawn
 
 
 def plan_request(request_id: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..adapters import registration
 from ..review import describe_trained
+from .attesting import attested
 from .cutting import read_cut
 from .ensembling import logs_of
 from .families import TRAINING, exact_params, shard_folder
@@ -20,7 +21,7 @@ def register_family(bench: Workbench) -> str:
     name, folder = bench.params.model.name, bench.route / "model"
     found = registration.find_trained(bench.registry, name, folder)
     if found is not None:
-        return f"no open request; {found.model} has these weights already"
+        return f"no open request; {found.model} has these weights already; {attested(bench, found.model)}"
     known = of_ensemble(bench)
     trained = registration.Trained(
         weights=registration.Weights(folder=folder, base=known["base"], base_apart=known["base_apart"]),
@@ -29,7 +30,7 @@ def register_family(bench: Workbench) -> str:
         description=describe_trained(logs_of(bench, family), bench.params.data.name),
     )
     made = registration.register_trained(bench.registry, name, trained)
-    return f"no open request; {made.model} registered as trained: family {made.family[:8]}"
+    return f"no open request; {made.model} registered as trained: family {made.family[:8]}; {attested(bench, made.model)}"
 
 
 def of_ensemble(bench: Workbench) -> dict[str, Any]:

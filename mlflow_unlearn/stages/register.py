@@ -11,6 +11,7 @@ from ..adapters import registration
 from ..documents import decode, encode
 from ..records import Evaluation, Unlearned
 from ..review import describe
+from .certifying import certify
 from .committing import commitments
 from .family_registration import of_ensemble, register_family
 from .workbench import NO_REQUEST, Workbench, body
@@ -25,9 +26,10 @@ def run(bench: Workbench) -> str:
     name, evidence = bench.params.model.name, _evidence(bench)
     found = registration.find(bench.registry, name, evidence)
     registered = found or registration.register(bench.registry, name, replace(evidence, commitments=commitments(bench)), bench.route / "model")
-    bench.write("registered", body(registered))
+    certified = certify(bench, registered, evidence.verdicts)
+    bench.write("registered", body(replace(registered, certificate=certified.digest)))
     verdicts = ", ".join(f"{effect} {outcome}" for effect, outcome in encode(registered.verdicts).items())
-    return f"{registered.model} {'is registered already' if found else 'registered'}: {verdicts}"
+    return f"{registered.model} {'is registered already' if found else 'registered'}: {verdicts}; {certified.words}"
 
 
 def _evidence(bench: Workbench) -> registration.Evidence:
