@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .closure import Edge, Reach, flood, spread
+from .closure import Edge, Reach, flood, flow, spread
 from .lineage import ModelVersion, Relation, VersionLineage
 from .provenance import Provenance
 from .records import ErasureRequest, Outcome
@@ -32,6 +32,8 @@ class Ancestry:
     """Version -> one bit for each request that it was made to forget and passed for."""
     every: int
     """All bits."""
+    held: Mapping[str, int]
+    """Indexed state -> bits of the requests whose records it holds; one that is missing here holds those of all."""
 
     @cached_property
     def hits(self) -> list[str]:
@@ -42,12 +44,25 @@ class Ancestry:
     @cached_property
     def exact(self) -> dict[Hashable, Reach]:
         """What the records reach through data whose own rows were looked up."""
-        return spread(self.hits, self._looked_up, self.every, self.forgotten) if self.story.data.made else self.reached
+        return flow(self._starts, self._looked_up, self.forgotten)[0] if self.story.data.made else self.reached
 
-    @cached_property
+    @property
     def reached(self) -> dict[Hashable, Reach]:
         """What the records reach, or may reach: everything downstream."""
-        return spread(self.hits, self._onward, self.every, self.forgotten)
+        return self._flow[0]
+
+    @property
+    def left(self) -> dict[Hashable, int]:
+        """Node -> bits of the requests whose records reach it, or may."""
+        return self._flow[1]
+
+    @cached_property
+    def _flow(self) -> tuple[dict[Hashable, Reach], dict[Hashable, int]]:
+        return flow(self._starts, self._onward, self.forgotten)
+
+    @property
+    def _starts(self) -> dict[Hashable, int]:
+        return {md5: self.held.get(md5, self.every) for md5 in self.hits}
 
     @cached_property
     def seen(self) -> dict[Hashable, Reach]:
@@ -74,8 +89,15 @@ class Ancestry:
         return (*made, *self.trained.get(node, _NONE)) if made else self.trained.get(node, _NONE)
 
 
-def ancestry(versions: Sequence[VersionLineage], requests: Sequence[ErasureRequest], data: Provenance, matches: Mapping[str, int]) -> Ancestry:
-    """Put versions, already in their order, and datasets together."""
+def ancestry(
+    versions: Sequence[VersionLineage],
+    requests: Sequence[ErasureRequest],
+    data: Provenance,
+    matches: Mapping[str, int],
+    holders: Mapping[str, Collection[str]],
+) -> Ancestry:
+    """Put versions, already in their order, and datasets together; `holders` as `trace.Evidence` has it."""
+    by_request = {request.request_id: 1 << place for place, request in enumerate(requests)}
     numbers = {lineage.model: number for number, lineage in enumerate(versions)}
     lost = sorted({edge.parent for lineage in versions for edge in lineage.ancestors} - numbers.keys())
     numbers |= {model: number for number, model in enumerate(lost, len(versions))}
@@ -97,6 +119,7 @@ def ancestry(versions: Sequence[VersionLineage], requests: Sequence[ErasureReque
         descended=descended,
         forgotten={number: bits for number, lineage in enumerate(versions) if (bits := _passed(lineage, requests))},
         every=(1 << max(1, len(requests))) - 1,
+        held={md5: sum(by_request[request] for request in set(found)) for md5, found in holders.items()},
     )
 
 

@@ -56,21 +56,28 @@ class Reach(NamedTuple):
 def spread(
     starts: Iterable[Hashable], onward: Callable[[Hashable], Iterable[Edge]], every: int = 1, forgotten: Mapping[Hashable, int] | None = None
 ) -> dict[Hashable, Reach]:
-    """The shortest way to every node that something reaches.
+    """The shortest way to every node that something reaches: the first arrivals of `flow`, when all bits begin everywhere."""
+    return flow(dict.fromkeys(starts, every), onward, forgotten)[0]
+
+
+def flow(
+    starts: Mapping[Hashable, int], onward: Callable[[Hashable], Iterable[Edge]], forgotten: Mapping[Hashable, int] | None = None
+) -> tuple[dict[Hashable, Reach], dict[Hashable, int]]:
+    """The shortest way to every node that something reaches, and all that reaches it.
 
     Args:
-        starts: where everything begins, in the order that decides between ways of equal length.
+        starts: node -> what begins there, one bit for each request, in the order that decides between ways of equal length.
         onward: the edges out of a node, in that order too.
-        every: one bit for each request; what begins is all of them.
         forgotten: node -> the bits that end there. A node where nothing is left is not reached, nor is anything beyond it on that way.
 
     Returns:
-        Node -> the first arrival of which some bit is left. Each bit passes each node once, which bounds the work.
+        Node -> the first arrival of which some bit is left, and node -> every bit that is left there. Each bit passes each node once, which bounds
+        the work.
     """
     ends = forgotten or {}
     first: dict[Hashable, Reach] = {}
     passed: dict[Hashable, int] = {}
-    queue = deque(Reach(node, "", every, None, (), 1) for node in starts)
+    queue = deque(Reach(node, "", bits, None, (), 1) for node, bits in starts.items())
     while queue:
         reach = queue.popleft()
         node = reach.node
@@ -84,7 +91,7 @@ def spread(
         for edge in onward(node):
             if left & ~passed.get(edge.to, 0):
                 queue.append(Reach(edge.to, edge.how, left, reach, head, reach.length + 1))
-    return first
+    return first, passed
 
 
 def grounded(makings: Iterable[tuple[N, frozenset[N]]], origins: Iterable[N]) -> set[N]:

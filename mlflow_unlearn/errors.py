@@ -6,6 +6,7 @@ UnlearnError
 ├── DataError       a dataset file lacks a column, repeats an id, cannot be read
 ├── LineageError    a revision, a model version or its data cannot be resolved
 ├── TamperedError   bytes differ from the digest that was recorded for them
+├── GateError       a version may not be deployed, and the policy enforces that
 ├── StoreError      MLflow, DVC or the disk does not answer
 └── LedgerError     an erasure request is unknown, repeated or in the wrong state
 
@@ -39,6 +40,10 @@ class LineageError(UnlearnError):
 
 class TamperedError(UnlearnError):
     """Bytes are not the ones that were recorded."""
+
+
+class GateError(UnlearnError):
+    """The gate's answer is no or undecided, with every reason on a line of its own, and the policy enforces it."""
 
 
 class StoreError(UnlearnError):

@@ -1,47 +1,267 @@
-"""The verb `gate`: may a version be deployed? It answers no or undecided for everything until certificates exist; it never guesses yes."""
+"""The verb `gate`: may a version be deployed? Yes only where every piece of evidence is there and holds; it never guesses yes.
+
+No: something is shown to be wrong. Undecided: something is missing or cannot be read. What is taken away or damaged can therefore only turn yes into
+one of the others. Signatures, digests and figures were checked by whoever made these values (stages/proving.py); here is what follows from them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal
 
-from .lineage import Trace, TracedVersion, VersionLineage
-from .records import Outcome, Verdict
+from .lineage import ModelVersion, Trace, TracedVersion, VersionLineage
+from .policy import GatePolicy
+from .records import Effect, ErasureRequest, Outcome, State
 
-UNSIGNED = "unsigned: no certificate or signed lineage binds this version's data and weights to a trusted key"
+Answer = Literal["yes", "no", "undecided"]
+_MOST = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why the answer is no or undecided, or what a yes rests on."""
+
+    answer: Literal["no", "undecided", "note"]
+    code: str
+    """One word for the ledger, which takes no free text."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What is signed about one version, verified; what of it does not hold, or contradicts the registry, is in `problems`."""
+
+    statement: str = ""
+    """Payload digest; empty where nothing is signed or it cannot be read."""
+    kind: Literal["certificate", "lineage"] = "lineage"
+    problems: tuple[Reason, ...] = ()
+    signers: frozenset[str] = frozenset()
+    """Holders of the keys that signed and count."""
+    requests: tuple[str, ...] = ()
+    """What a certificate says it was made to forget."""
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+    """Effect -> outcome, as the counts in a certificate give it; never as its verdict or a tag says."""
+    details: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Effect -> the reasons that its verdict gives."""
+    adopted: bool = False
+    """Whether a person stated the lineage afterwards."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is signed and nothing of it is in doubt."""
+        return bool(self.statement) and not self.problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviewed:
+    """A reviewer's verified word for a version."""
+
+    digest: str
+    """Payload digest of the review."""
+    kind: Literal["approval", "override"]
+    statement: str
+    """Payload digest of what was reviewed."""
+    alias: str
+    holder: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything that an answer goes by. What is missing here makes it undecided."""
+
+    model: ModelVersion
+    closure: Sequence[VersionLineage]
+    """The version and every registered ancestor, as the registry has them."""
+    proofs: Mapping[ModelVersion, Proof]
+    traced: Trace | None
+    """Of the requests that were not refused, over `attested(...)`."""
+    requests: Sequence[ErasureRequest] = ()
+    """The requests that were not refused."""
+    reaching: tuple[str, ...] = ()
+    """Ids of those whose records reach the version."""
+    ground: tuple[Reason, ...] = ()
+    """What is wrong with the trust file, the policy file or the ledger, on which all else rests."""
+    others: tuple[Reason, ...] = ()
+    """What else was found: erased records in data added since, an interim measure, reviews that do not count."""
+    alias: str | None = None
+    """The alias it is asked for."""
+    reviews: tuple[Reviewed, ...] = ()
+    policy: GatePolicy = field(default_factory=GatePolicy)
+    now: datetime
+    files: tuple[str, ...] = ()
+    """Digests of trust file and policy file, and of the ledger's head."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """The gate's answer with all its reasons."""
 
-    answer: Literal["yes", "no", "undecided"]
-    reasons: tuple[str, ...]
+    model: ModelVersion
+    answer: Answer
+    reasons: tuple[Reason, ...]
+    evidence: tuple[str, ...] = ()
+    """Digests of what it rests on, sorted."""
+
+    @property
+    def sentence(self) -> str:
+        """The answer in a sentence."""
+        words = {"yes": "may be deployed", "no": "must not be deployed", "undecided": "could not be decided, which is no yes"}
+        return f"{self.model} {words[self.answer]}"
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Codes of what keeps it from yes, or else of what a reader should know; each once."""
+        against = [reason.code for reason in self.reasons if reason.answer != "note"]
+        return tuple(dict.fromkeys(against or [reason.code for reason in self.reasons]))
 
 
-def gate(version: VersionLineage, traced: Trace | None, verdicts: Sequence[Verdict]) -> Decision:
-    """Decide about one version.
+def attested(closure: Sequence[VersionLineage], proofs: Mapping[ModelVersion, Proof], model: ModelVersion) -> tuple[VersionLineage, ...]:
+    """The lineages with what a certificate proves in place of what tags say, for the trace.
 
-    Args:
-        version: what the registry says about it.
-        traced: the trace of every request that was not refused; None when there is none.
-        verdicts: what was registered with it, for an unlearned version.
+    A path ends at an ancestor whose certificate holds and gives PASS. Where a version was made to forget and no certificate of it holds, `gate` says
+    so of that version; likewise of the asked version's own verdict. Both are therefore no matter of the trace.
     """
-    line, kind = _line(version, traced)
-    reasons = [f"{kind}: {line.why}"] if line else []
-    if version.problem:
-        reasons.append(f"unknown: {version.problem}")
-    reasons += [f"{verdict.effect.value} {verdict.outcome.value}: {reason}" for verdict in verdicts for reason in verdict.reasons]
-    if version.requests and not verdicts:
-        reasons.append(f"its verdict cannot be read: the run has no verdict for {', '.join(version.requests)}")
-    refused = kind == "affected" or any(verdict.outcome is Outcome.FAIL for verdict in verdicts)
-    return Decision(answer="no" if refused else "undecided", reasons=(*reasons, UNSIGNED))
+    every = {effect.value: Outcome.PASS.value for effect in Effect}
+    found = []
+    for lineage in closure:
+        proof = proofs.get(lineage.model, Proof())
+        certified = proof.holds and proof.kind == "certificate"
+        requests = proof.requests if certified else lineage.requests
+        own = lineage.model == model or not certified
+        found.append(replace(lineage, requests=requests, verdict=every if own else proof.outcomes))
+    return tuple(found)
 
 
-def _line(version: VersionLineage, traced: Trace | None) -> tuple[TracedVersion | None, str]:
-    for kind in ("affected", "unknown", "clear") if traced else ():
-        for line in getattr(traced, kind):
-            if line.model == version.model:
+def gate(evidence: Evidence) -> Decision:
+    """Decide about one version; all reasons, not the first."""
+    reasons = tuple(_reasons(evidence))
+    against = {reason.answer for reason in reasons} - {"note"}
+    digests = {proof.statement for proof in evidence.proofs.values()} | {review.digest for review in evidence.reviews} | {*evidence.files}
+    answer: Answer = "no" if "no" in against else "undecided" if against else "yes"
+    return Decision(model=evidence.model, answer=answer, reasons=reasons, evidence=tuple(sorted(digests - {""})))
+
+
+def _reasons(evidence: Evidence) -> Iterator[Reason]:
+    yield from evidence.ground
+    yield from evidence.others
+    lineages = {lineage.model: lineage for lineage in evidence.closure}
+    if evidence.model not in lineages:
+        yield Reason(answer="undecided", code="not_registered", text=f"{evidence.model}: the registry does not say what it was made from")
+    for model, lineage in lineages.items():
+        yield from _proven(lineage, evidence.proofs.get(model, Proof()))
+    yield from _verdict(evidence)
+    yield from _traced(evidence)
+    yield from _approved(evidence)
+
+
+def _proven(lineage: VersionLineage, proof: Proof) -> Iterator[Reason]:
+    """What is signed about one version."""
+    yield from proof.problems
+    if not proof.statement and not proof.problems:
+        need = "certificate" if lineage.requests else "signed lineage"
+        yield Reason(answer="undecided", code="unsigned", text=f"{lineage.model}: no {need} binds its data and weights to a trusted key")
+    if not proof.holds:
+        return
+    if lineage.requests and proof.kind == "lineage":
+        text = f"{lineage.model}: made to forget {_some(lineage.requests)}, and no certificate says that it did"
+        yield Reason(answer="undecided", code="no_certificate", text=text)
+    stated = ", stated afterwards by a person" if proof.adopted else ""
+    text = f"{lineage.model}: {proof.kind} {proof.statement[:16]} signed by {', '.join(sorted(proof.signers))}{stated}"
+    yield Reason(answer="note", code="adopted" if proof.adopted else "signed", text=text)
+
+
+def _verdict(evidence: Evidence) -> Iterator[Reason]:
+    """The asked version's own certificate: PASS for the effect that each of its requests asked."""
+    proof = evidence.proofs.get(evidence.model, Proof())
+    if not proof.holds or proof.kind != "certificate":
+        return
+    asked = {request.request_id: request.effect.value for request in evidence.requests}
+    if strangers := sorted(set(proof.requests) - asked.keys()):
+        text = f"the ledger has no request {_some(strangers)} in force, which the certificate names"
+        yield Reason(answer="no", code="other_requests", text=text)
+    for effect in sorted({asked[request] for request in proof.requests if request in asked}):
+        yield from _outcome(evidence, proof, effect)
+
+
+def _outcome(evidence: Evidence, proof: Proof, effect: str) -> Iterator[Reason]:
+    outcome = proof.outcomes.get(effect)
+    if outcome == Outcome.PASS.value:
+        yield Reason(answer="note", code="passed", text=f"{effect} {outcome}, counted again from the certificate")
+        return
+    override = next((each for each in _reviews(evidence, "override")), None)
+    if outcome == Outcome.INCONCLUSIVE.value and override is not None and evidence.policy.override:
+        text = f"{effect} {outcome}, overridden for {override.alias} by {override.holder}: {override.reason}"
+        yield Reason(answer="note", code="overridden", text=text)
+        return
+    failed = outcome == Outcome.FAIL.value
+    for why in proof.details.get(effect, ()) or ("the certificate gives no reason",):
+        text = f"{effect} {outcome or 'unknown'}: {why}"
+        yield Reason(answer="no", code="failed", text=text) if failed else Reason(answer="undecided", code="inconclusive", text=text)
+
+
+def _traced(evidence: Evidence) -> Iterator[Reason]:
+    line, kind = _line(evidence)
+    if line is None:
+        yield Reason(answer="undecided", code="not_traced", text="nobody traced the requests to it")
+    elif kind == "affected":
+        yield from _affected(evidence, line)
+    elif kind == "unknown":
+        yield Reason(answer="undecided", code="unknown", text=f"unknown: {line.why}")
+    else:
+        text = f"clear of {len(evidence.requests)} requests, with {len(evidence.closure) - 1} ancestors looked at"
+        yield Reason(answer="note", code="clear", text=text)
+
+
+def _affected(evidence: Evidence, line: TracedVersion) -> Iterator[Reason]:
+    yield Reason(answer="no", code="affected", text=f"affected by {_some(evidence.reaching)}: {line.why}")
+    for request in evidence.requests:
+        if request.request_id in evidence.reaching and request.state is State.OPEN and request.due_at is not None:
+            days = (request.due_at - evidence.now).days
+            if request.due_at < evidence.now:
+                yield Reason(answer="no", code="overdue", text=f"{request.request_id} is overdue by {-days} days")
+            else:
+                yield Reason(answer="no", code="due", text=f"{request.request_id} is due in {days} days")
+
+
+def _approved(evidence: Evidence) -> Iterator[Reason]:
+    """As many people as the policy asks, none of whom signed what they approve."""
+    wanted = evidence.policy.approvals
+    if not wanted:
+        return
+    if evidence.alias is None:
+        text = "an approval is for one alias: ask models:/NAME@ALIAS, or name it with --alias"
+        yield Reason(answer="undecided", code="no_alias", text=text)
+        return
+    people = sorted({review.holder for review in _reviews(evidence, "approval")})
+    if len(people) < wanted:
+        text = (
+            f"{len(people)} of {wanted} people have approved it for {evidence.alias}: `mlflow-unlearn approve models:/{evidence.model} --alias ...`"
+        )
+        yield Reason(answer="undecided", code="approvals", text=text)
+    else:
+        yield Reason(answer="note", code="approved", text=f"approved for {evidence.alias} by {', '.join(people)}")
+
+
+def _reviews(evidence: Evidence, kind: str) -> Iterator[Reviewed]:
+    """Reviews of the version's statement for the alias, by others than its signers."""
+    proof = evidence.proofs.get(evidence.model, Proof())
+    for review in evidence.reviews if evidence.alias is not None and proof.statement else ():
+        if review.kind == kind and review.statement == proof.statement and review.alias == evidence.alias and review.holder not in proof.signers:
+            yield review
+
+
+def _line(evidence: Evidence) -> tuple[TracedVersion | None, str]:
+    for kind in ("affected", "unknown", "clear") if evidence.traced else ():
+        for line in getattr(evidence.traced, kind):
+            if line.model == evidence.model:
                 return line, kind
     return None, ""
+
+
+def _some(names: Iterator[str] | Sequence[str] | frozenset[str]) -> str:
+    """The first few names, and how many more there are."""
+    known = sorted(names)
+    return (", ".join(known[:_MOST]) + (f" and {len(known) - _MOST} more" if len(known) > _MOST else "")) or "nothing"

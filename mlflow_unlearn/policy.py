@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .digests import sha256_json
+import rfc8785
+
 from .documents import encode
 from .errors import ConfigError
+
+Enforcement = Literal["observe", "warn", "enforce"]
+"""What `promote` and `load_model` do with a no: go on and say so, go on with a warning, or refuse."""
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePolicy:
+    """`gate` in policy.yaml: what deploying asks beyond the verdict. The gate always answers; enforcement decides what follows from the answer."""
+
+    enforcement: Mapping[str, Enforcement] = field(default_factory=lambda: {DEFAULT: "observe"})
+    """Name of a registered model, or `default` for every other one -> observe, warn or enforce."""
+    approvals: int = 0
+    """How many people with a reviewer's key must have approved a version for an alias. Nobody counts twice, nor for what he or she signed."""
+    override: bool = False
+    """Whether a reviewer's signed override lets an INCONCLUSIVE verdict be deployed; never a FAIL, never affected or unknown data."""
+    certificate_days: int = 365
+    """How long a certificate holds."""
+
+    def __post_init__(self) -> None:
+        near = [name for name in self.enforcement if name != DEFAULT and difflib.get_close_matches(name, [DEFAULT], cutoff=0.8)]
+        wrong = [f"approvals: expected 0 or more, found {self.approvals}"] if self.approvals < 0 else []
+        wrong += [f"certificate_days: expected 1 or more, found {self.certificate_days}"] if self.certificate_days < 1 else []
+        wrong += [f"enforcement: '{name}' is nearly '{DEFAULT}'; did you mean that?" for name in near]
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+
+    def enforced(self, model: str) -> Enforcement:
+        """What holds for a registered model."""
+        return self.enforcement.get(model, self.enforcement.get(DEFAULT, "observe"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +84,8 @@ class Policy:
     trusted_bases: tuple[str, ...] = ()
     """Bases of which somebody vouches that they saw nobody of the data: hub ids as `exact.base` has them (`name/id@revision`), tensor digests, or
     digests of a tokenizer's files, which a tensor digest does not vouch for. What is found in a base outweighs this."""
+    gate: GatePolicy = field(default_factory=GatePolicy)
+    """What deploying asks; it is no part of the policy's digest, since no verdict follows from it."""
 
     def __post_init__(self) -> None:
         tables = {"auc_margin": self.auc_margin, "calibrated_gap": self.calibrated_gap}
@@ -70,5 +105,8 @@ class Policy:
 
 
 def policy_digest(policy: Policy) -> str:
-    """Hex SHA-256 of every value of a policy, defaults included; comments and order of policy.yaml do not matter."""
-    return sha256_json(encode(policy))
+    """Hex SHA-256 of the RFC 8785 bytes of every value that a verdict follows from, defaults included; comments and order do not matter.
+
+    How the gate enforces a verdict (`gate`) may change without touching one.
+    """
+    return hashlib.sha256(rfc8785.dumps({name: value for name, value in encode(policy).items() if name != "gate"})).hexdigest()

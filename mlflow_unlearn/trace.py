@@ -47,6 +47,8 @@ class Evidence:
     """DVC md5 -> dataset revision, of every state that is indexed."""
     matches: Mapping[str, int]
     """DVC md5 -> how many requested records it holds; a missing md5 holds none if it is in `states`."""
+    holders: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """DVC md5 -> ids of the requests whose records it holds; one with `matches` that is missing here holds those of all of them."""
     derivations: Sequence[Derivation] = ()
     """Edges of DVC's graph over all revisions. All edges into an output belong together: its other sources are not guessed."""
     runs: Sequence[RunLineage] = ()
@@ -94,6 +96,13 @@ def tainted(evidence: Evidence) -> dict[str, tuple[Step, ...]]:
     return {md5: known.story.tell(reach)[0] for md5, reach in known.reached.items() if isinstance(md5, str)}
 
 
+def reaching(evidence: Evidence, model: ModelVersion) -> tuple[str, ...]:
+    """Ids of the requests whose records reach a version, or may; sorted."""
+    known = _ancestry(evidence, sorted(evidence.versions, key=_by_number))
+    bits = known.left.get(known.numbers[model], 0)
+    return tuple(sorted(request.request_id for place, request in enumerate(evidence.requests) if bits >> place & 1))
+
+
 def undecided(traced: Trace, why: str) -> Trace:
     """The trace with nothing clear: for when a requested tag could not be looked up at all."""
     moved = tuple(replace(line, why=f"{why}; else: {line.why}") for line in traced.clear)
@@ -137,7 +146,7 @@ def _by_number(lineage: VersionLineage) -> tuple[str, int, str]:
 
 def _ancestry(evidence: Evidence, versions: Sequence[VersionLineage]) -> Ancestry:
     data = provenance(evidence.states, evidence.derivations, evidence.unreadable, evidence.tracked)
-    return ancestry(versions, evidence.requests, data, evidence.matches)
+    return ancestry(versions, evidence.requests, data, evidence.matches, evidence.holders)
 
 
 def _place(number: int, lineage: VersionLineage, known: Ancestry, requests: Sequence[ErasureRequest]) -> tuple[str, TracedVersion]:

@@ -28,8 +28,12 @@ def _run(folder: Path, *command: str) -> None:
 
 @pytest.fixture(scope="session")
 def asked_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once a session."""
+    return build_repository(tmp_path_factory.mktemp("asked") / "project")
+
+
+def build_repository(root: Path) -> Path:
     """Tag v1: ana, bo in a.csv and cy in b.csv; then bo left and dee came."""
-    root = tmp_path_factory.mktemp("asked") / "project"
     train = root / "data/train"
     train.mkdir(parents=True)
     _run(root, "git", "init", "-q", "-b", "main")

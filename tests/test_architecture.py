@@ -19,7 +19,8 @@ PACKAGE = Path(mlflow_unlearn.__file__).parent
 RANKS = {
     0: "errors lineage records exactness measurements",
     1: (
-        "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs merkle deadlines reasons losses "
+        "statements verifier dsse signing_keys trust json_schemas "
+        "protocols config params policy catalog documents digests siphash fingerprints canaries commitments proofs deadlines reasons losses "
         "stats epsilon roc equivalence indistinguishability three_samples power readings forget_quality model_utility privacy_leak asking "
         "calibrated_gap figures questions closure provenance story ancestry picture layers drawing sisa ensembles"
     ),

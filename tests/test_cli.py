@@ -23,7 +23,7 @@ def test_every_command_of_the_contract_is_there(run):
     listed = run("--help").output
     assert all(
         name in listed
-        for name in ("init", "stage", "index", "request", "trace", "gate", "status", "guard", "tombstone", "commitment", "ledger", "key")
+        for name in ("init", "stage", "index", "request", "trace", "gate", "status", "guard", "tombstone", "commitment", "ledger", "key", "tag-key")
     )
 
 

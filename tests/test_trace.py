@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlflow_unlearn.lineage import DatasetRevision, Derivation, Descent, Hop, ModelVersion, Relation, RunLineage, VersionLineage
 from mlflow_unlearn.records import Basis, Effect, ErasureRequest
-from mlflow_unlearn.trace import Evidence, lineage_datasets, tainted, trace, undecided, without_batch
+from mlflow_unlearn.trace import Evidence, lineage_datasets, reaching, tainted, trace, undecided, without_batch
 
 STATES = {md5: DatasetRevision(name="d", path="data", md5=md5, revisions=("main",)) for md5 in ("aaaa1111", "bbbb2222")}
 OLD, CLEAN = STATES
@@ -300,3 +300,15 @@ def test_every_version_has_exactly_one_place(versions):
     traced = trace(evidence(*versions))
     placed = [line.model for line in (*traced.affected, *traced.clear, *traced.unknown)]
     assert sorted(placed) == sorted(each.model for each in versions)
+
+
+def test_where_it_is_known_whose_records_a_state_holds_each_request_goes_its_own_way():
+    asked = (request("er-1"), request("er-2"))
+    forgot = version(2, OLD, parent=version(1).model, requests=("er-1",), verdict={"removal": "PASS"})
+    versions = (version(1, OLD), forgot, version(3, OLD, CLEAN))
+    matches, holders = {OLD: 3, CLEAN: 1}, {OLD: {"er-1"}, CLEAN: {"er-2"}}
+    found = places(*versions, requests=asked, matches=matches, holders=holders)
+    assert [found[v][0] for v in "123"] == ["affected", "clear", "affected"]
+    reached = [reaching(evidence(*versions, requests=asked, matches=matches, holders=holders), each.model) for each in versions]
+    assert reached == [("er-1",), (), ("er-1", "er-2")]
+    assert [places(*versions, requests=asked, matches=matches)[v][0] for v in "2"] == ["affected"]

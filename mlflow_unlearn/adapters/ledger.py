@@ -1,4 +1,5 @@
-"""The ledger: the record of erasure requests, of pinned parents, of attempts, of spent canary pools and of the projects that share it.
+"""The ledger: the record of erasure requests, of pinned parents, of attempts, of spent canary pools, of promotions, and of the projects
+that share it.
 
 SQLite by default, Postgres in production. It holds keyed tags, codes and moments, and refuses free text. It is append-only: everything is an
 event of a hash chain (ledger_store.py), and what stands is what the events add up to (ledger_state.py).
@@ -15,13 +16,14 @@ from ..documents import decode, encode
 from ..lineage import Parent
 from ..records import Project
 from .ledger_book import Page
+from .ledger_promotions import PromotionEntries
 from .ledger_requests import RequestEntries, entry_of
 from .ledger_tombstones import TombstoneEntries
 
 Jobs = tuple[Mapping[str, Any], ...]
 
 
-class Ledger(RequestEntries, TombstoneEntries):
+class Ledger(RequestEntries, TombstoneEntries, PromotionEntries):
     """Everything the ledger knows; see `LedgerBook` for its arguments."""
 
     def pinned_parent(self, model: str, spec: str) -> Parent | None:

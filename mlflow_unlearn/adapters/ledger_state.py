@@ -1,4 +1,4 @@
-"""What the ledger's events add up to: requests with their clocks, pins, attempts, pools, tombstones, projects and plans.
+"""What the ledger's events add up to: requests with their clocks, pins, attempts, pools, tombstones, projects, plans and promotions.
 
 Nothing here is stored: it is derived from the chain each time, so that there is no second copy that could say something else.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from ..deadlines import due
 from ..documents import decode
 from ..errors import ConfigError, LedgerError
-from ..records import ErasureRequest, Project, Recipient, State
+from ..records import ErasureRequest, Project, Promotion, Recipient, State
 from .ledger_store import NO_EVENT, Event, tampered
 
 Sets = Mapping[str, Mapping[str, Any]]
@@ -80,6 +80,7 @@ class LedgerState:
     projects: dict[str, Project] = field(default_factory=dict)
     plans: dict[str, dict[str, tuple[datetime, tuple[dict[str, Any], ...]]]] = field(default_factory=dict)
     """Request -> project -> (when, its jobs)."""
+    promotions: list[Promotion] = field(default_factory=list)
     sets: dict[int, Sets] = field(default_factory=dict)
     """Event number -> the lines that have to be beside it."""
 
@@ -231,3 +232,11 @@ def _enrolled(state: LedgerState, event: Event, body: dict[str, Any]) -> None:
 @_on("planned")
 def _planned(state: LedgerState, event: Event, body: dict[str, Any]) -> None:
     state.plans.setdefault(event.about, {})[body["project"]] = (_at(event), tuple(body["jobs"]))
+
+
+@_on("promoted")
+def _promoted(state: LedgerState, event: Event, body: dict[str, Any]) -> None:
+    state.promotions.append(decode(Promotion, body["promotion"], f"event {event.number}"))
+
+
+_ACTS["not promoted"] = _promoted

@@ -78,6 +78,17 @@ class RecordIndex:
         counts = self.parts.answer(records_by_state(rows, asked)).to_pylist()
         return {self.catalog.states[row["ordinal"]].md5: int(row["records"]) for row in counts}
 
+    def held(
+        self, states: Sequence[DatasetRevision], *, subjects: Sequence[str] = (), records: Sequence[str] = (), contents: Sequence[str] = ()
+    ) -> Mapping[str, frozenset[str]]:
+        """DVC md5 -> those of the tags that a state holds; states without any are left out. Texts (`contents`) cost a look at every row."""
+        ordinals = self._ordinals(states)
+        found: dict[str, set[str]] = {}
+        for by, tags in (("subject", subjects), ("record", records), ("content", contents)):
+            for ordinal, held in self._held(by, tags, ordinals).items():
+                found.setdefault(self.catalog.states[ordinal].md5, set()).update(held)
+        return {md5: frozenset(tags) for md5, tags in found.items()}
+
     def unknown(self, *, subjects: Sequence[str], records: Sequence[str]) -> tuple[list[int], list[int]]:
         """Positions in `subjects` and in `records` that no state ever held."""
         return self._absent("subject", subjects), self._absent("record", records)
@@ -173,6 +184,20 @@ class RecordIndex:
 
         asked = self.parts.table({"high": wanted[:, 0], "low": wanted[:, 1]})
         return holding(self.parts.rows(self.catalog, by), asked, (f"{by}_high", f"{by}_low")).select(*MATCHED)
+
+    def _held(self, by: str, tags: Sequence[str], ordinals: Sequence[int]) -> dict[int, list[str]]:
+        """State -> which of the tags of one kind it holds."""
+        wanted = words_of_tags(tuple(tags)) if by == "content" and tags else self._asked(by, tags)
+        if not len(wanted) or not ordinals or not self.catalog.parts:
+            return {}
+        from .index_queries import holding
+
+        column, asked = (f"{by}_high", f"{by}_low"), self.parts.table({"high": wanted[:, 0], "low": wanted[:, 1]})
+        rows = holding(self.parts.rows(self.catalog, "record" if by == "content" else by), asked, column)
+        table = self.parts.answer(rows.select(*column, "first", "last").distinct())
+        high, low, first, last = (table[name].to_numpy() for name in (*column, "first", "last"))
+        inside = {ordinal: (first <= ordinal) & (ordinal <= last) for ordinal in ordinals}
+        return {ordinal: tags_of_words(high[rows_in], low[rows_in]) for ordinal, rows_in in inside.items() if rows_in.any()}
 
     def _absent(self, by: str, tags: Sequence[str]) -> list[int]:
         if not tags or not self.catalog.parts:

@@ -31,6 +31,16 @@ class RecordIndexes:
                 found[md5] = max(count, found.get(md5, 0))  # equal bytes may belong to two datasets
         return found
 
+    def held(
+        self, states: Sequence[DatasetRevision], *, subjects: Sequence[str] = (), records: Sequence[str] = (), contents: Sequence[str] = ()
+    ) -> Mapping[str, frozenset[str]]:
+        """DVC md5 -> those of the tags that a state holds; states without any are left out."""
+        found: dict[str, frozenset[str]] = {}
+        for index, own in self._shared_out(states):
+            for md5, tags in index.held(own, subjects=subjects, records=records, contents=contents).items():
+                found[md5] = tags | found.get(md5, frozenset())
+        return found
+
     def unknown(self, *, subjects: Sequence[str], records: Sequence[str]) -> tuple[list[int], list[int]]:
         """Positions in `subjects` and in `records` that no state of any dataset ever held."""
         absent = [index.unknown(subjects=subjects, records=records) for index in self.by_name.values()]

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +26,7 @@ from ..ensembles import MANIFEST
 from ..errors import LineageError, StoreError, TamperedError
 from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
+from .registry_closure import closure
 from .registry_descent import DATASET_TAG, UNKNOWN_BASE, UNREADABLE, VERDICT_TAG, Origins, by_name
 from .registry_files import KeptAnswers
 from .registry_pages import PageRows
@@ -81,12 +82,11 @@ class Registry:
 
     def lineages(self, name: str | None = None) -> tuple[VersionLineage, ...]:
         """What is known of every version of every registered model, or of one: its data and every version it was made from."""
-        weights = _Weights(self)
+        return self._read(lambda rows: self._origins(rows).lineages(name))
 
-        def read(rows: Rows) -> tuple[VersionLineage, ...]:
-            return Origins(rows, self._kept("model-files.json"), weights.version).lineages(name)
-
-        return self._read(read)
+    def closure(self, model: ModelVersion, tags: Mapping[str, str] | None = None) -> tuple[VersionLineage, ...]:
+        """The same of one version, which comes first (with `tags` as if it had these), and of every version that it was made from."""
+        return self._read(lambda rows: closure(self._origins(rows), model, tags))
 
     def runs_on(self, md5s: Collection[str]) -> tuple[RunLineage, ...]:
         """Runs, deleted ones too, that logged one of these digests as a dataset under DVC, with the models they logged; by id."""
@@ -177,6 +177,9 @@ class Registry:
                         raise
                     _logger.warning("MLflow's tables are not as expected (%s); asking its client, which is slower", type(error).__name__)
             return read(PageRows(self.client, self._kept("run-inputs.json")))
+
+    def _origins(self, rows: Rows) -> Origins:
+        return Origins(rows, self._kept("model-files.json"), _Weights(self).version)
 
     def _kept(self, name: str) -> KeptAnswers:
         return KeptAnswers(self.state / "registry" / name if self.state else None)

@@ -37,6 +37,14 @@ class PageRows:
             for each in found
         ]
 
+    def untagged(self) -> list[VersionRow]:
+        """The same: a page of versions has their tags."""
+        return self.versions()
+
+    def tags(self, versions: Collection[tuple[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
+        """(name, version) -> the tags that this project reads."""
+        return {key: our_tags(self.client.get_model_version(*key).tags.items()) for key in versions}
+
     def aliases(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """(name, version) -> aliases, sorted."""
         found: dict[tuple[str, str], tuple[str, ...]] = {}

@@ -21,6 +21,12 @@ BASE_TAG = "unlearn.base"
 BASE_MODEL_TAG, RELATION_TAG = "unlearn.base_model", "unlearn.relation"
 """On a version, logged model or run: `models:/NAME/VERSION` or `m-...` (several with commas, or `none`), and what was made of it."""
 PROBLEM_TAG = "unlearn.lineage.problem"
+ADOPTED_TAG = "unlearn.lineage.adopted"
+"""On a version, for ever: which of its tags a person stated afterwards, with commas."""
+CERTIFICATE_TAG, LINEAGE_TAG = "unlearn.certificate", "unlearn.lineage.statement"
+"""On a version: payload digests of what is signed about it."""
+LINEAGE_RUN_TAG = "unlearn.lineage.run"
+"""On a version without a run: the one that holds what is signed about it."""
 ORIGIN_TAGS = frozenset({BASE_TAG, BASE_MODEL_TAG, RELATION_TAG, PROBLEM_TAG})
 """Tags of runs and logged models that count; what else they say of datasets is a hint about a repository, no claim about training."""
 _PREFIX = "unlearn."
@@ -79,6 +85,12 @@ class Rows(Protocol):
 
     def versions(self) -> list[VersionRow]:
         """Every version that is not deleted; no prompts."""
+
+    def untagged(self) -> list[VersionRow]:
+        """The same, where it costs less without their tags."""
+
+    def tags(self, versions: Collection[tuple[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
+        """(name, version) -> the tags that this project reads."""
 
     def aliases(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """(name, version) -> aliases, sorted."""

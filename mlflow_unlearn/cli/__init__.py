@@ -6,20 +6,24 @@ Nothing heavy is imported before a command needs it: `--help` costs click alone.
 from __future__ import annotations
 
 import gc
-import sys
 from pathlib import Path
 
 import click
 
+from .attesting import adopt, attest
 from .benchmark import benchmark
 from .commitments import commitment
 from .exact import plan, replay, switch_off
+from .gating import approve, gate, history, override, promote
 from .guard import guard
-from .ledger import key, ledger, tombstone
+from .ledger import ledger, tag_key, tombstone
 from .options import as_json, one_line_errors, respond
 from .power import power
+from .reporting import report
 from .requests import request
+from .signing_keys import key
 from .tagging import tag
+from .verifying import verify
 
 STAGES = ("index", "trace", "split", "validate", "unlearn", "shards", "train_shard", "ensemble", "replay", "evaluate", "judge", "register")
 
@@ -73,9 +77,17 @@ def index(all_revisions: bool, json_output: bool) -> None:
 
 main.add_command(request)
 main.add_command(guard)
+main.add_command(gate)
+main.add_command(promote)
+main.add_command(approve)
+main.add_command(override)
+main.add_command(history)
 main.add_command(ledger)
 main.add_command(tombstone)
+main.add_command(tag_key)
 main.add_command(key)
+main.add_command(attest)
+main.add_command(adopt)
 main.add_command(commitment)
 main.add_command(plan)
 main.add_command(replay)
@@ -83,6 +95,8 @@ main.add_command(switch_off)
 main.add_command(tag)
 main.add_command(benchmark)
 main.add_command(power)
+main.add_command(verify)
+main.add_command(report)
 
 
 @main.command()
@@ -99,20 +113,6 @@ def trace(request_id: str, show_plan: bool, graph: Path | None, json_output: boo
         respond("plan", commands.plan_request(request_id), json_output)
     else:
         respond("trace", commands.trace_request(request_id, graph), json_output)
-
-
-@main.command()
-@click.argument("version_uri", metavar="models:/NAME/VERSION|models:/NAME@ALIAS")
-@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Default: policy.yaml.")
-@as_json
-@one_line_errors
-def gate(version_uri: str, policy: Path | None, json_output: bool) -> None:
-    """May this version be deployed? 0 yes, 1 no, 2 could not decide, with all reasons."""
-    from ..commands import overview as commands
-
-    answer = commands.gate_version(version_uri, policy)
-    respond("gate", answer, json_output)
-    sys.exit({"yes": 0, "no": 1}.get(answer["answer"], 2))
 
 
 @main.command()

@@ -8,13 +8,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .attesting import show_attested
 from .console_benchmark import show_muse, show_tasks, show_tofu
 from .console_exact import show_forecast, show_replay, show_switched_off
+from .console_gate import show_gate, show_history, show_promotion, show_review
+from .console_keys import show_key, show_keys
 from .console_power import show_power
+from .console_report import show_report
 
 SHOWN_OUTPUTS = 12
 """Derived outputs that a trace shows to people."""
-_STYLE = {"yes": "green", "no": "red", "undecided": "yellow"}
 
 
 def show(kind: str, document: dict[str, Any]) -> None:
@@ -27,7 +30,10 @@ def show(kind: str, document: dict[str, Any]) -> None:
         "requests": _requests,
         "ledger": _ledger,
         "tombstones": _tombstones,
-        "key": _key,
+        "tag_key": _tag_key,
+        "key": show_key,
+        "keys": show_keys,
+        "attested": show_attested,
         "commitment": _commitment,
         "close": _close,
         "trace": _trace,
@@ -35,7 +41,10 @@ def show(kind: str, document: dict[str, Any]) -> None:
         "forecast": show_forecast,
         "replay": show_replay,
         "switched_off": show_switched_off,
-        "gate": _gate,
+        "gate": show_gate,
+        "promotion": show_promotion,
+        "review": show_review,
+        "history": show_history,
         "guard": _guard,
         "guard_hook": _guard_hook,
         "status": _status,
@@ -43,6 +52,7 @@ def show(kind: str, document: dict[str, Any]) -> None:
         "muse": show_muse,
         "tasks": show_tasks,
         "power": show_power,
+        "report": show_report,
     }[kind](out, document)
 
 
@@ -111,7 +121,7 @@ def _tombstones(out: Console, document: dict[str, Any]) -> None:
     out.print(_table("Tombstones", ("key", "people", *kinds[1:]), rows))
 
 
-def _key(out: Console, document: dict[str, Any]) -> None:
+def _tag_key(out: Console, document: dict[str, Any]) -> None:
     out.print(f"key {document['key_id']} in use, {document['retired']} retired to {document['retired_file']}")
     out.print(f"{document['requests']} requests translated, {document['unreadable_revisions']} dataset revisions could not be read")
     for number, step in enumerate(document["next"], 1):
@@ -150,12 +160,14 @@ def _close(out: Console, document: dict[str, Any]) -> None:
 
 def _trace(out: Console, document: dict[str, Any]) -> None:
     for state, style in (("affected", "red"), ("unknown", "yellow"), ("clear", "green")):
-        rows = [(_version(line), ", ".join(line["aliases"]), line["records"], line["why"]) for line in document[state]]
+        lines = document[state]
+        rows = [(_version(each), ", ".join(each["aliases"]), each["records"], "yes" if each["signed"] else "", each["why"]) for each in lines]
         if rows:
-            out.print(_table(f"[{style}]{state}[/{style}]", ("version", "alias", "records", "why"), rows))
+            out.print(_table(f"[{style}]{state}[/{style}]", ("version", "alias", "records", "signed", "why"), rows))
     _elsewhere(out, document)
     _warnings(out, document)
-    out.print("Lineage is not signed yet: `clear` is what the records say, not what a signature proves.")
+    if any(not line["signed"] for line in document["clear"]):
+        out.print("Where lineage is not signed, `clear` is what the records say, not what a signature proves; sign it with `mlflow-unlearn attest`.")
     if "graph" in document:
         out.print(f"graph: {document['graph']}")
 
@@ -203,13 +215,6 @@ def _plan(out: Console, document: dict[str, Any]) -> None:
 
 def _version(line: dict[str, Any]) -> str:
     return f"{line['model']['name']}/{line['model']['version']}"
-
-
-def _gate(out: Console, document: dict[str, Any]) -> None:
-    answer = document["answer"]
-    out.print(f"[{_STYLE[answer]}]{answer}[/{_STYLE[answer]}]: {document['version']}")
-    for reason in document["reasons"]:
-        out.print(f"- {reason}")
 
 
 def _guard(out: Console, document: dict[str, Any]) -> None:

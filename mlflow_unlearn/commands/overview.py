@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from .. import config
-from ..documents import decode, encode
-from ..errors import ConfigError
-from ..gate import gate
-from ..lineage import ModelVersion
-from ..policy import Policy
-from ..records import Evaluation, State, Unlearned, Verdict
+from ..documents import encode
 from ..stages.tracing import indexed_states, trace_requests
 from ..stages.workbench import Workbench
 from .ledger import due_document
-
-T = TypeVar("T")
 
 
 def build_index() -> dict[str, Any]:
@@ -27,40 +18,6 @@ def build_index() -> dict[str, Any]:
     states = [encode(state) | bench.index.size(state) for state in indexed.states]
     warnings = list(bench.project.problems())
     return {"states": states, "unreadable": dict(indexed.unreadable), "warnings": warnings, "files_newly_indexed": indexed.new_files}
-
-
-def gate_version(uri: str, policy: Path | None) -> dict[str, Any]:
-    """The gate's answer for one version."""
-    bench = Workbench()
-    if policy is not None and not policy.exists():
-        raise ConfigError(f"{policy}: no such policy file")
-    version = bench.registry.resolve(uri)
-    lineages = bench.registry.lineages()
-    lineage = next(each for each in lineages if each.model == version)
-    held = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
-    traced = trace_requests(bench, held, lineages) if held else None
-    verdicts = _judged_again(bench, version, config.load_policy(policy)) if policy else bench.registry.verdicts(version)
-    decision: dict[str, Any] = encode(gate(lineage, traced, verdicts))
-    return decision | {"version": str(version)}
-
-
-def _judged_again(bench: Workbench, version: ModelVersion, policy: Policy) -> tuple[Verdict, ...]:
-    """The registered evaluation under another policy; nothing where there is none."""
-    evaluation, unlearned = _registered(bench, version, Evaluation), _registered(bench, version, Unlearned)
-    if evaluation is None or unlearned is None:
-        return ()
-    from ..judge import judge  # scipy
-
-    return judge(evaluation, policy, unlearned)
-
-
-def _registered(bench: Workbench, version: ModelVersion, cls: type[T]) -> T | None:
-    """The document of a version that is called after its type."""
-    name = cls.__name__.lower()
-    document = bench.registry.document(version, name)
-    if document is None:
-        return None
-    return decode(cls, {key: value for key, value in document.items() if key != "schema"}, f"{version}: {name}.json")
 
 
 def status() -> dict[str, Any]:

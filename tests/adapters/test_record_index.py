@@ -53,6 +53,20 @@ def test_matches_count_distinct_records_by_revision(indexed):
     assert {name: found.get(s.md5, 0) for name, s in states.items() if name in ("data-v1", "main", "trial")} == {"data-v1": 2, "main": 3, "trial": 2}
 
 
+def test_each_state_names_the_asked_tags_that_it_holds(indexed):
+    index, states = indexed
+    people, records = {name: subject(name) for name in ("ana", "eve")}, {name: record(name) for name in ("bo", "cy")}
+    texts = {name: keyed_tag(KEY, "content", f"Where is {name}?", f"In {name}ville.") for name in ("bo", "dee")}
+    found = RecordIndexes({"d": index}, "d").held(
+        list(states.values()), subjects=list(people.values()), records=list(records.values()), contents=list(texts.values())
+    )
+    held = {name: found.get(states[name].md5, frozenset()) for name in ("data-v1", "main", "trial")}
+    assert held["data-v1"] == {people["ana"], records["bo"], records["cy"], texts["bo"]}
+    assert held["main"] == {*people.values(), *records.values(), texts["bo"]}
+    assert held["trial"] == {people["eve"], *records.values(), texts["bo"]}
+    assert index.held(list(states.values())) == index.held([], subjects=[people["ana"]]) == {}
+
+
 def test_nobody_asked_for_matches_nothing(indexed):
     index, states = indexed
     assert index.matches(list(states.values()), subjects=[], records=[]) == {}

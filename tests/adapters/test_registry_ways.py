@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from mlflow_unlearn.adapters.registry_files import KeptAnswers
 from mlflow_unlearn.adapters.registry_pages import PageRows
 from mlflow_unlearn.adapters.registry_rows import Rows
 from mlflow_unlearn.adapters.registry_tables import table_rows
-from mlflow_unlearn.lineage import Relation, VersionLineage
+from mlflow_unlearn.errors import LineageError
+from mlflow_unlearn.lineage import ModelVersion, Relation, VersionLineage
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,28 @@ def test_lineages_and_runs_are_the_same_straight_and_through_a_server(filled: Se
     assert found == served.lineages()
     assert straight.runs_on([MD5, OTHER]) == served.runs_on([MD5, OTHER])
     assert {each.relation for lineage in found for each in lineage.ancestors} == set(Relation) - {Relation.ADAPTER}
+
+
+def test_a_closure_is_what_the_whole_registry_says_of_a_version_and_its_ancestors(filled: Served, tmp_path: Path) -> None:
+    straight, served = registry_at(tmp_path, filled.database), registry_at(tmp_path, filled.http)
+    every = {lineage.model: lineage for lineage in straight.lineages()}
+    for model, lineage in every.items():
+        found = straight.closure(model)
+        assert found[0] == lineage
+        assert {each.model: each for each in found} == {each: every[each] for each in descended(model, every)}
+    assert served.closure(model) == straight.closure(model)
+    with pytest.raises(LineageError, match=r"a-prompt/1: no such version in the registry, or it is a prompt"):
+        straight.closure(ModelVersion(name="a-prompt", version="1"))
+
+
+def descended(model: ModelVersion, every: Mapping[ModelVersion, VersionLineage]) -> set[ModelVersion]:
+    """A version and the registered ones it was made from."""
+    found, waiting = set(), [model]
+    while waiting:
+        if (each := waiting.pop()) in every and each not in found:
+            found.add(each)
+            waiting += [edge.parent for edge in every[each].ancestors]
+    return found
 
 
 def test_a_second_look_through_a_server_asks_for_no_ended_run_again(filled: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

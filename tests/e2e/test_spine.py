@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import sys
+import zipfile
+
 import pytest
+from jsonschema import Draft202012Validator
 from sentinels import require_only_in_data
 from small_project import Project
+
+from mlflow_unlearn.json_schemas import schemas
 
 pytestmark = pytest.mark.e2e
 STAGES = ("trace", "split", "validation", "evaluation", "verdict", "registered", "approximate/unlearned")
@@ -102,18 +110,50 @@ def test_a_second_run_changes_nothing(spine: Project) -> None:
     assert len(spine.client().search_model_versions("name = 'customers'")) == 3
 
 
-@pytest.mark.parametrize("version", ["1", "2", "3"])
-def test_the_gate_never_says_yes_and_says_why(spine: Project, version: str) -> None:
+def test_once_there_are_keys_the_next_run_signs_what_is_registered_and_then_changes_nothing(spine: Project) -> None:
+    signing = ("env", "MLFLOW_UNLEARN_PASSPHRASE=a long passphrase")
+    roles = ("--role", "owner", "--role", "trainer", "--role", "evaluator")
+    spine.must(*signing, "mlflow-unlearn", "key", "new", "ci", *roles)
+    spine.must(*signing, "mlflow-unlearn", "attest", "models:/customers/2")
+    assert "signed by ci" in spine.must(*signing, "dvc", "repro")
+    first = spine.document("registered")
+    assert tagged(spine, "3")["unlearn.certificate"] == first["certificate"]
+    assert "Signed by ci (key " in spine.client().get_model_version("customers", "3").description
+    spine.must("dvc", "repro")  # without the passphrase: what is signed and holds needs none
+    assert spine.document("registered") == first
+
+
+def test_the_evidence_of_a_request_is_as_its_schemas_say_and_its_verifier_reads_it(spine: Project) -> None:
+    asked = spine.document("registered")["requests"][0]
+    said = spine.json("mlflow-unlearn", "report", asked)
+    with zipfile.ZipFile(spine.folder / said["bundle"]) as archive:
+        for name, schema in (("3/certificate", "certificate"), ("2/lineage", "lineage")):
+            envelope = json.loads(archive.read(f"versions/customers/{name}.json"))
+            Draft202012Validator(schemas()[f"{schema}-v1.json"]).validate(json.loads(base64.b64decode(envelope["payload"])))
+        archive.extractall(spine.folder / "build/reports/unpacked")
+    given = ("versions/customers/3/certificate.json", "--trust", "trust.json", "--policy", "policy.yaml", "--json")
+    checked = json.loads(spine.run(sys.executable, "-m", "verifier", *given, cwd="build/reports/unpacked").stdout)
+    assert said["versions"] == [{"version": "customers/3", "answer": checked["answer"]}]
+    assert checked["outcomes"] == {each["effect"]: each["outcome"] for each in spine.document("verdict")["verdicts"]}
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_the_gate_refuses_what_saw_the_records_signed_or_not(spine: Project, version: str) -> None:
     answer = spine.json("mlflow-unlearn", "gate", f"models:/customers/{version}", code=1)
     assert answer["answer"] == "no"
-    assert any(reason.startswith("affected") for reason in answer["reasons"])
-    assert answer["reasons"][-1].startswith("unsigned")
+    assert any(reason.startswith("affected by er-") for reason in answer["reasons"])
 
 
-def test_another_policy_judges_the_registered_evaluation_again(spine: Project) -> None:
+def test_the_gate_counts_the_verdict_of_the_certificate_again(spine: Project) -> None:
+    outcome = next(each["outcome"] for each in spine.document("verdict")["verdicts"] if each["effect"] == "removal")
+    answer = spine.json("mlflow-unlearn", "gate", "models:/customers/3", code={"PASS": 0, "FAIL": 1}.get(outcome, 2))
+    assert any(line.startswith(f"removal {outcome}") for line in (*answer["reasons"], *answer["notes"]))
+
+
+def test_another_policy_counts_only_when_an_owner_stands_for_it(spine: Project) -> None:
     (spine.folder / "build/strict.yaml").write_text("n_min: 100000\n")
     answer = spine.json("mlflow-unlearn", "gate", "models:/customers/3", "--policy", "build/strict.yaml", code=1)
-    assert any("n_min of 100000" in reason for reason in answer["reasons"])
+    assert "strict.yaml: not the file that the owner signed; restore it, or have the owner sign it" in answer["reasons"]
 
 
 def test_status_counts_days_and_blocked_versions(spine: Project) -> None:

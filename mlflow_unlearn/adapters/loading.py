@@ -1,0 +1,19 @@
+"""A model from the very files that were verified, through MLflow's own loaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+Flavor = Literal["pyfunc", "transformers"]
+
+
+def load(folder: Path, flavor: Flavor, options: dict[str, Any]) -> Any:
+    """What `mlflow.pyfunc.load_model` or `mlflow.transformers.load_model` makes of a folder; imports what the model needs, torch included."""
+    if flavor == "pyfunc":
+        import mlflow.pyfunc
+
+        return cast(Any, mlflow.pyfunc.load_model(str(folder), **options))
+    import mlflow.transformers
+
+    return cast(Any, mlflow.transformers.load_model(str(folder), **options))

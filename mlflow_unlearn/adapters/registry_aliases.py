@@ -1,0 +1,39 @@
+"""Aliases of registered models: where one points, and pointing it elsewhere."""
+
+from __future__ import annotations
+
+from mlflow.exceptions import MlflowException
+
+from ..errors import ConfigError
+from ..lineage import ModelVersion
+from .registry import Registry
+from .registry import _reachable as reachable
+
+
+def holder(registry: Registry, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias of a registered model points at; None where there is no such alias.
+
+    Raises:
+        StoreError: MLflow does not answer.
+    """
+    with reachable():
+        aliases = registry.client.get_registered_model(name).aliases
+        return ModelVersion(name=name, version=str(aliases[alias])) if alias in aliases else None
+
+
+def point(registry: Registry, model: ModelVersion, alias: str) -> None:
+    """Let an alias point at a version.
+
+    Raises:
+        ConfigError: MLflow takes no alias of this name.
+        StoreError: MLflow does not answer.
+    """
+    with reachable():
+        try:
+            registry.client.set_registered_model_alias(model.name, alias, model.version)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise ConfigError(
+                f"alias '{alias}': MLflow takes no alias of this name; use letters, digits, _ and -, and neither v1 nor latest"
+            ) from None

@@ -1,0 +1,216 @@
+"""What is signed about versions, read and verified for the gate: nothing here takes a tag's or a verdict's word."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import verifier
+from ..documents import decode, encode
+from ..errors import ConfigError, LineageError, StoreError, TamperedError
+from ..gate import Proof, Reason, Reviewed
+from ..lineage import ModelVersion, Relation, VersionLineage
+from ..policy import Policy
+from ..records import Outcome, Verdict
+from ..statements import CERTIFICATE, LINEAGE, REVIEW, Certificate, Registration, Review, Role
+from ..verifier import RefusedError, Statement, Trust, UndecidedError
+from .workbench import Workbench
+
+_ROLES = {"certificate": (Role.EVALUATOR, CERTIFICATE), "lineage": (Role.TRAINER, LINEAGE)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all else rests on: whom to trust, and which policy holds."""
+
+    trust: Trust | None
+    reasons: tuple[Reason, ...]
+    files: tuple[str, ...]
+    """sha256 of the trust file and of policy.yaml."""
+
+
+def ground(bench: Workbench, policy_file: Path, now: datetime) -> Ground:
+    """The trust file, and whether the owner stands for this policy.yaml."""
+    try:
+        raw = bench.settings.trust_file.read_bytes()
+        trust = verifier.read_trust(raw, now)
+    except FileNotFoundError:
+        words = "no trust file, so nobody's signature counts: `mlflow-unlearn key new HOLDER --role owner`, or set MLFLOW_UNLEARN_TRUST"
+        return Ground(trust=None, reasons=(_undecided("no_trust", f"{bench.settings.trust_file}: {words}"),), files=())
+    except (RefusedError, UndecidedError) as error:
+        return Ground(trust=None, reasons=(_problem("trust", error),), files=())
+    except OSError as error:
+        return Ground(trust=None, reasons=(_undecided("no_trust", f"trust file: {error.strerror}"),), files=())
+    policy = hashlib.sha256(policy_file.read_bytes()).hexdigest() if policy_file.exists() else ""
+    reasons = tuple(_of_policy(policy, trust, policy_file.name))
+    return Ground(trust=trust, reasons=reasons, files=(hashlib.sha256(raw).hexdigest(), policy))
+
+
+def _of_policy(found: str, trust: Trust, name: str) -> Iterator[Reason]:
+    if found == trust.policy_file:
+        return
+    if not trust.policy_file:
+        yield _undecided("policy_unsigned", f"{name}: no owner stands for it; run `mlflow-unlearn key trust-policy`")
+    else:
+        yield Reason(answer="no", code="policy_changed", text=f"{name}: not the file that the owner signed; restore it, or have the owner sign it")
+
+
+@dataclass(frozen=True)
+class Prover:
+    """Reads what is signed about the versions of one registry."""
+
+    bench: Workbench
+    ground: Ground
+    policy: Policy
+    """The gate's; a certificate has to pass under its own and under this one."""
+    now: datetime
+    kept: dict[ModelVersion, Registration] = field(default_factory=dict)
+
+    def proof(self, lineage: VersionLineage, folder: Path | None = None) -> Proof:
+        """What is signed about a version.
+
+        Args:
+            lineage: what the registry says of it.
+            folder: its files on this machine, which are then held against what was signed; not looked at where None.
+        """
+        model = lineage.model
+        try:
+            certificate = self._statements.certificate(model)
+            raw = self._statements.lineage(model) if certificate is None else certificate
+        except TamperedError as error:
+            return Proof(problems=(Reason(answer="no", code="tampered", text=str(error)),))
+        except (LineageError, StoreError) as error:
+            return Proof(problems=(_undecided("unreadable", str(error)),))
+        if raw is None or self.ground.trust is None:
+            return Proof()
+        return self._read(lineage, raw, "lineage" if certificate is None else "certificate", folder)
+
+    def reviews(self, lineage: VersionLineage) -> tuple[tuple[Reviewed, ...], tuple[Reason, ...]]:
+        """What reviewers signed about a version, and why some of it does not count; what does not count keeps nobody from a yes."""
+        counting, notes = [], []
+        for raw in self._statements.reviews(lineage.model) if self.ground.trust else ():
+            try:
+                counting += self._review(lineage, raw)
+            except (RefusedError, UndecidedError, ConfigError) as error:
+                notes.append(Reason(answer="note", code="review", text=f"does not count: {error}"))
+        return tuple(counting), tuple(notes)
+
+    def _read(self, lineage: VersionLineage, raw: bytes, kind: Literal["certificate", "lineage"], folder: Path | None) -> Proof:
+        role, predicate_type = _ROLES[kind]
+        try:
+            statement = verifier.read_statement(raw, self._trust, role, self.now)
+            lineage = self._about(lineage, statement, predicate_type)
+            if folder is not None:
+                verifier.check_model(statement, folder)
+            found = self._certified(lineage, statement) if kind == "certificate" else {}
+        except (RefusedError, UndecidedError) as error:
+            return Proof(kind=kind, problems=(_problem("statement", error, f"{lineage.model}: "),))
+        except (LineageError, ConfigError, OSError) as error:
+            return Proof(kind=kind, problems=(_undecided("unreadable", f"{lineage.model}: {error}"),))
+        return self._proven(lineage, statement, {"kind": kind, **found})
+
+    def _proven(self, lineage: VersionLineage, statement: Statement, found: Mapping[str, Any]) -> Proof:
+        """A statement that holds, against what the registry says."""
+        from ..adapters.signed_lineage import lineage_of
+
+        try:
+            stated = lineage_of(statement)
+        except LineageError as error:
+            return Proof(problems=(_undecided("unreadable", str(error)),))
+        differing = list(stated.contradictions(lineage))
+        if found["kind"] == "certificate" and set(found["requests"]) != set(lineage.requests):
+            differing.append(f"made to forget {', '.join(lineage.requests) or 'nothing'}, signed is {', '.join(found['requests'])}")
+        text = f"{lineage.model}: the registry says otherwise than what was signed: "
+        problems = [Reason(answer="no", code="registry_differs", text=f"{text}{each}") for each in differing]
+        signers = frozenset(key.holder for key in statement.signers)
+        return Proof(
+            statement=statement.digest, signers=signers, adopted=stated.adopted, **{**found, "problems": (*found.get("problems", ()), *problems)}
+        )
+
+    def _certified(self, lineage: VersionLineage, statement: Statement) -> dict[str, Any]:
+        """What only a certificate says: requests, and outcomes under its own policy and the gate's, counted again."""
+        said = decode(Certificate, statement.predicate, "certificate")
+        own = verifier.counted(statement, encode(said.registered))
+        conditions = verifier.recount(statement.predicate, encode(self.policy))
+        mine = {effect: verifier.outcome(each) for effect, each in conditions.items()}
+        problems = []
+        if not self.bench.ledger.holds(said.ledger.number, said.ledger.digest):
+            text = f"{lineage.model}: its certificate was issued over another ledger, or this one was rolled back (event {said.ledger.number})"
+            problems.append(Reason(answer="no", code="other_ledger", text=text))
+        outcomes = {effect: _worse(outcome, mine.get(effect, Outcome.INCONCLUSIVE.value)) for effect, outcome in own.items()}
+        stated = {verdict.effect.value: verdict for verdict in said.verdicts}
+        unmet = {effect: tuple(name for name, holds, _ in each if holds is not True) for effect, each in conditions.items()}
+        details = {effect: _why(stated.get(effect), unmet.get(effect, ())) for effect in outcomes}
+        requests = tuple(sorted(request.request_id for request in said.requests))
+        return {"requests": requests, "outcomes": outcomes, "details": details, "problems": tuple(problems)}
+
+    def _review(self, lineage: VersionLineage, raw: bytes) -> list[Reviewed]:
+        """One review, for each person who signed it."""
+        statement = verifier.read_statement(raw, self._trust, Role.REVIEWER, self.now)
+        self._about(replace(lineage, ancestors=()), statement, REVIEW)
+        review = decode(Review, statement.predicate, "review")
+        digests = [each.get("digest") for each in statement.subject]
+        about = digests[0].get("sha256") if len(digests) == 1 and isinstance(digests[0], dict) else None
+        one = Reviewed(digest=statement.digest, kind=review.kind.value, statement=str(about), alias=review.alias, holder="", reason=review.reason)
+        return [replace(one, holder=holder) for holder in sorted({key.holder for key in statement.signers})]
+
+    def _about(self, lineage: VersionLineage, statement: Statement, kind: str) -> VersionLineage:
+        """The lineage that a statement is to be held against: of this version of this registry, or of the one that it is a copy of, file by file.
+
+        Raises:
+            RefusedError: it is about something else, and was carried over.
+        """
+        from ..adapters.signed_lineage import registration_of
+
+        if statement.kind != kind:
+            raise RefusedError(f"of kind {statement.kind[:80]}; expected {kind}")
+        said = dict(registration_of(statement))
+        if said == encode(self._registration(lineage.model)):
+            return lineage
+        for edge in lineage.ancestors:
+            if edge.relation is Relation.COPIED and said == encode(self._registration(edge.parent)):
+                return replace(lineage, ancestors=tuple(each for each in lineage.ancestors if each != edge))
+        raise RefusedError("what was signed is about another version, run or registry, and was put beside this one")
+
+    def _registration(self, model: ModelVersion) -> Registration:
+        if model not in self.kept:
+            self.kept[model] = self._statements.registration(model)
+        return self.kept[model]
+
+    @property
+    def _statements(self) -> Any:
+        from ..adapters.statements import Statements
+
+        return Statements(self.bench.registry)
+
+    @property
+    def _trust(self) -> Trust:
+        if self.ground.trust is None:
+            raise UndecidedError("no trust file")
+        return self.ground.trust
+
+
+def _worse(one: str, other: str) -> str:
+    order: Sequence[str] = (Outcome.FAIL.value, Outcome.INCONCLUSIVE.value, Outcome.PASS.value)
+    return next(each for each in order if each in (one, other))
+
+
+def _why(verdict: Verdict | None, unmet: tuple[str, ...]) -> tuple[str, ...]:
+    """The reasons of the certificate; or, where it passed under its own policy, what the gate's policy misses."""
+    if verdict is not None and verdict.outcome is not Outcome.PASS:
+        return verdict.reasons
+    return (f"under this policy, not shown: {', '.join(unmet)}",) if unmet else ()
+
+
+def _problem(code: str, error: ValueError, where: str = "") -> Reason:
+    if isinstance(error, RefusedError):
+        return Reason(answer="no", code=f"{code}_refused", text=f"{where}{error}")
+    return _undecided(f"{code}_unreadable", f"{where}{error}")
+
+
+def _undecided(code: str, text: str) -> Reason:
+    return Reason(answer="undecided", code=code, text="; ".join(text.splitlines()))
