@@ -28,6 +28,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
+PASSPHRASE = "only-for-the-demo"  # noqa: S105 - of keys that nobody trusts outside build/demo
 ROUTES = {"exact": "only the shards that held them are trained again", "approximate": "unlearn, evaluate, judge, register"}
 out = Console(highlight=False)
 
@@ -49,11 +50,11 @@ class Demo:
         yield
         self.seconds[title] = time.monotonic() - start
 
-    def run(self, *command: str, stdin: str | None = None, capture: bool = False, allowed: Sequence[int] = (0,)) -> str:
-        """Run a command in the demo folder, shown; its stdout when captured."""
-        out.print(f"[dim]$ {' '.join(command)}[/dim]" + (" [dim]< ids on stdin[/dim]" if stdin else ""))
+    def run(self, *command: str, stdin: str | None = None, capture: bool = False, allowed: Sequence[int] = (0,), folder: str = "") -> str:
+        """Run a command in the demo folder or one below, shown; its stdout when captured."""
+        out.print(f"[dim]{folder}$ {' '.join(command)}[/dim]" + (" [dim]< ids on stdin[/dim]" if stdin else ""))
         done = subprocess.run(
-            command, cwd=self.folder, input=stdin, text=True, stdout=subprocess.PIPE if capture else None, env=environment(), check=False
+            command, cwd=self.folder / folder, input=stdin, text=True, stdout=subprocess.PIPE if capture else None, env=environment(), check=False
         )
         if done.returncode not in allowed:
             out.print(f"[red]{command[0]} ended with {done.returncode}; everything so far is kept in {self.folder}")
@@ -80,12 +81,16 @@ def environment() -> dict[str, str]:
         "MLFLOW_REGISTRY_URI",
         "MLFLOW_UNLEARN_LEDGER_URI",
         "MLFLOW_UNLEARN_TAG_KEY_FILE",
+        "MLFLOW_UNLEARN_KEYS",
+        "MLFLOW_UNLEARN_SIGNER",
+        "MLFLOW_UNLEARN_TRUST",
         "MLFLOW_RUN_ID",
         "MLFLOW_EXPERIMENT_ID",
     )
     env = {key: value for key, value in os.environ.items() if key not in foreign}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    return env | {"OMP_NUM_THREADS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet = {"OMP_NUM_THREADS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return env | quiet | {"MLFLOW_UNLEARN_PASSPHRASE": PASSPHRASE}
 
 
 def clone(demo: Demo) -> None:
@@ -103,11 +108,19 @@ def clone(demo: Demo) -> None:
     demo.run("mlflow-unlearn", "init")
 
 
-def set_params(demo: Demo, section: str, **values: object) -> None:
-    """Change keys of a section of params.yaml, leaving comments alone."""
+def keys(demo: Demo) -> None:
+    """Who may say what: an owner, whose trust file also pins policy.yaml, a trainer and an evaluator. Promotions of this model are enforced."""
+    set_params(demo, "gate", file="policy.yaml", enforcement={"default": "observe", demo.example: "enforce"})
+    for role in ("owner", "trainer", "evaluator"):
+        demo.run("mlflow-unlearn", "key", "new", f"demo-{role}", "--role", role)
+    demo.commit("Who is trusted to sign what")
+
+
+def set_params(demo: Demo, section: str, file: str = "params.yaml", **values: object) -> None:
+    """Change keys of a section of a YAML file, leaving comments alone."""
     from ruamel.yaml import YAML
 
-    yaml, path = YAML(), demo.folder / "params.yaml"
+    yaml, path = YAML(), demo.folder / file
     yaml.preserve_quotes = True
     yaml.width = 200
     document = yaml.load(path)
@@ -122,6 +135,7 @@ def train(demo: Demo, revision: int) -> None:
     demo.run("dvc", "repro", "-q", *([] if demo.strategy == "exact" else [f"pipelines/{demo.example}/dvc.yaml:train"]))
     demo.commit(f"The model trained on dataset revision {revision}")
     demo.run("dvc", "push", "-q")
+    demo.run("mlflow-unlearn", "attest", f"models:/{demo.example}/{revision}")
     demo.run("python", "pipelines/champion.py", demo.example, str(revision))
 
 
@@ -142,9 +156,9 @@ def requested(demo: Demo) -> list[str]:
 
 
 def gate_all(demo: Demo, versions: Sequence[str]) -> None:
-    """Ask the gate about every version; none may pass."""
+    """Ask the gate about every version."""
     for version in versions:
-        answer = demo.json("mlflow-unlearn", "gate", f"models:/{demo.example}/{version}", allowed=(1, 2))
+        answer = demo.json("mlflow-unlearn", "gate", f"models:/{demo.example}/{version}", allowed=(0, 1, 2))
         out.print(f"  [bold]{answer['answer']}[/bold]: version {version}")
         for reason in answer["reasons"]:
             out.print(f"    - {reason}")
@@ -190,7 +204,26 @@ def next_steps(demo: Demo, new: str) -> None:
     out.print(Rule("[bold]Type next", align="left", style="cyan"))
     out.print(f"  make ui                                            # version {new}, its parent, lineage and measurements in MLflow")
     out.print(f"  (cd {here} && ../../.venv/bin/mlflow-unlearn status)      # open requests, days left, versions blocked")
+    out.print(f"  (cd {here} && ../../.venv/bin/mlflow-unlearn history)     # who promoted what, on which evidence, and what was refused")
     out.print(f"  ls {here}/build/validation                     # Great Expectations' Data Docs of the split: open index.html")
+
+
+def promote(demo: Demo, old: str, new: str) -> None:
+    """The version that forgot becomes @champion; going back to the one that did not is refused, and both are on record."""
+    demo.run("mlflow-unlearn", "promote", f"models:/{demo.example}/{new}", "--alias", "champion")
+    demo.run("mlflow-unlearn", "promote", f"models:/{demo.example}/{old}", "--alias", "champion", allowed=(1,))
+    demo.run("mlflow-unlearn", "history")
+
+
+def verify(demo: Demo, request_id: str, new: str) -> None:
+    """What an auditor does with the bundle and a copy of the model: Python and `cryptography`, nothing of this package."""
+    demo.run("mlflow-unlearn", "report", request_id, "--out", "build/report")
+    bundle = next((demo.folder / "build/report").glob("*.zip"))
+    demo.run("python", "-m", "zipfile", "-e", str(bundle.relative_to(demo.folder)), "build/audit")
+    demo.run("mlflow", "artifacts", "download", "-u", f"models:/{demo.example}/{new}", "-d", "build/audit/model")
+    certificate = next((demo.folder / "build/audit").rglob("certificate.json"))
+    audited = os.path.relpath(certificate, demo.folder / "build/audit")
+    demo.run("python", "-m", "verifier", audited, "--trust", "trust.json", "--model", "model", folder="build/audit")
 
 
 def close(demo: Demo, request_id: str) -> None:
@@ -212,6 +245,8 @@ def main() -> None:
     demo = Demo(options.folder, "tofu" if options.data else "customers", options.strategy or ("approximate" if options.data else "exact"))
     with demo.step("1  A clone with its own DVC remote, MLflow database and tag key"):
         clone(demo)
+    with demo.step("   Keys, and whom to trust with what"):
+        keys(demo)
     if options.data:
         shutil.copy(demo.folder / "pipelines/tofu/params.yaml", demo.folder / "params.yaml")
         set_params(demo, "unlearn", strategy=demo.strategy)
@@ -253,6 +288,10 @@ def forget(demo: Demo) -> None:
     if registered["verdicts"]["removal"] == "PASS":
         with demo.step("9  The request is closed: the records leave the dataset; no weights change"):
             close(demo, request["request_id"])
+        with demo.step("10 Promoted with a certificate; refused without"):
+            promote(demo, registered["parent"]["version"], registered["model"]["version"])
+        with demo.step("11 Verified by hand, from the evidence bundle and a copy of the model"):
+            verify(demo, request["request_id"], registered["model"]["version"])
     timing(demo)
     next_steps(demo, registered["model"]["version"])
 
