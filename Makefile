@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui bench bench-engine bench-exact bench-eval bench-verdict clean
+.PHONY: help demo test check ui bench bench-engine bench-exact bench-eval bench-verdict bench-certificate fuzz clean
 
 INSTALLED := .venv/.installed
 BIN := $(CURDIR)/.venv/bin
@@ -29,6 +29,8 @@ help:
 	@echo "make bench-exact       exact deletion against training everything again; what shards cost in accuracy"
 	@echo "make bench-eval        scoring every metric in one pass against one pass a metric; what is remembered; the demo's quick audit"
 	@echo "make bench-verdict     honest retrains and cheats through the real verdict (an hour or two; goes on where it stopped; TRIALS=4 for a taste)"
+	@echo "make bench-certificate signing, verifying, hashing 1.6 GB of model, the gate over 20,000 versions"
+	@echo "make fuzz              a million damaged documents through every parser of what strangers hand us (COUNT=100000 for a taste)"
 	@echo "make clean             removes build/ and caches; .venv, mlflow.db and .unlearn/ stay"
 
 .venv: $(INSTALLED)
@@ -80,6 +82,12 @@ bench-eval: $(INSTALLED)
 
 bench-verdict: $(INSTALLED)
 	@"$(BIN)/python" benchmarks/verdict.py $(if $(TRIALS),--trials "$(TRIALS)")
+
+bench-certificate: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/certificate.py
+
+fuzz: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/fuzz.py $(if $(COUNT),--count "$(COUNT)")
 
 clean:
 	rm -rf build .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -90,6 +90,7 @@ def environment() -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if key not in foreign}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     quiet = {"OMP_NUM_THREADS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     return env | quiet | {"MLFLOW_UNLEARN_PASSPHRASE": PASSPHRASE}
 
 
@@ -223,7 +224,7 @@ def verify(demo: Demo, request_id: str, new: str) -> None:
     demo.run("mlflow", "artifacts", "download", "-u", f"models:/{demo.example}/{new}", "-d", "build/audit/model")
     certificate = next((demo.folder / "build/audit").rglob("certificate.json"))
     audited = os.path.relpath(certificate, demo.folder / "build/audit")
-    demo.run("python", "-m", "verifier", audited, "--trust", "trust.json", "--model", "model", folder="build/audit")
+    demo.run("python", "-m", "verifier", audited, "--trust", "trust.json", "--policy", "policy.yaml", "--model", "model", folder="build/audit")
 
 
 def close(demo: Demo, request_id: str) -> None:

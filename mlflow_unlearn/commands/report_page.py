@@ -81,7 +81,7 @@ def _sentence(facts: Facts) -> str:
     held = [each for each in facts.versions if each.report is not None and each.report.answer == "yes"]
     if held:
         return (
-            f"{', '.join(str(each.model) for each in held)} passed for {asked}, and the certificate holds. The request is {facts.request['state']}."
+            f"{', '.join(str(each.model) for each in held)} passed for {asked}, and the verifier says yes. The request is {facts.request['state']}."
         )
     if facts.versions:
         return f"No version has passed for {asked} with a certificate of which the verifier says yes. The request is {facts.request['state']}."

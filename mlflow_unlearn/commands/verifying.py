@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..verifier import Report, verify
 from ..verifier.__main__ import progress
 from ..verifier.answer import Case
-from ..verifier.documents import LIMIT
+from ..verifier.documents import read_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ def verify_files(given: Given) -> Report:
     """
     trust = given.trust or trust_here()
     case = Case(
-        certificate=_bytes(given.certificate),
-        trust=None if trust is None else _bytes(trust),
+        certificate=read_file(given.certificate),
+        trust=None if trust is None else read_file(trust),
         owner=given.owner,
         model=given.model,
-        policy=None if given.policy is None else _bytes(given.policy),
-        proofs=None if given.proofs is None else _bytes(given.proofs),
+        policy=None if given.policy is None else read_file(given.policy),
+        proofs=None if given.proofs is None else read_file(given.proofs),
     )
     return verify(case, datetime.now(UTC), progress if sys.stderr.isatty() else lambda _done, _all: None)
 
@@ -56,9 +56,3 @@ def trust_here() -> Path | None:
     except ConfigError:
         return None
     return file if file.exists() else None
-
-
-def _bytes(path: Path) -> bytes:
-    """A file, of one that is too long as much as shows it."""
-    with path.open("rb") as stream:
-        return stream.read(LIMIT + 1)

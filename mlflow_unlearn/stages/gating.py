@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..gate import Decision, Evidence, Proof, Reason, attested, gate
 from ..lineage import ModelVersion, VersionLineage
 from ..policy import Policy
-from ..records import ErasureRequest, State
+from ..records import State
 from ..trace import Evidence as Traceable
 from ..trace import reaching, trace
 from .proving import Prover, ground
@@ -75,7 +75,7 @@ def answer(bench: Workbench, question: Question, now: datetime | None = None) ->
     own_files = question.folder or statements.folder(model)
     proofs = {each.model: prover.proof(each, own_files if each.model == model else None) for each in closure}
     requests = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
-    traceable = _traceable(bench, requests, attested(closure, proofs, model))
+    traceable = evidence_for(bench, requests, attested(closure, proofs, model))
     traced = decided(bench, requests, trace(traceable))
     reviews, notes = prover.reviews(closure[0])
     interim = _interim(model, statements.tags(model))
@@ -95,20 +95,6 @@ def answer(bench: Workbench, question: Question, now: datetime | None = None) ->
         files=(*rests_on.files, bench.ledger.head().digest),
     )
     return Answer(decision=gate(evidence), policy=policy, evidence=evidence)
-
-
-def _traceable(bench: Workbench, requests: Sequence[ErasureRequest], versions: Sequence[VersionLineage]) -> Traceable:
-    """What a trace goes by, with which request's records each state holds: a version may have forgotten one request and not another."""
-    known = evidence_for(bench, requests, versions)
-    by_tag: dict[str, set[str]] = {}
-    for request in requests:
-        for tag in (*request.subjects, *request.records):
-            by_tag.setdefault(tag, set()).add(request.request_id)
-    subjects = sorted({tag for request in requests for tag in request.subjects})
-    records = sorted({tag for request in requests for tag in request.records})
-    hit = [known.states[md5] for md5 in known.matches if md5 in known.states]
-    held = bench.index.held(hit, subjects=subjects, records=records)
-    return replace(known, holders={md5: frozenset().union(*(by_tag[tag] for tag in tags)) for md5, tags in held.items()})
 
 
 def _interim(model: ModelVersion, tags: Mapping[str, str]) -> list[Reason]:

@@ -135,7 +135,7 @@ class Prover:
         """What only a certificate says: requests, and outcomes under its own policy and the gate's, counted again."""
         said = decode(Certificate, statement.predicate, "certificate")
         own = verifier.counted(statement, encode(said.registered))
-        conditions = verifier.recount(statement.predicate, encode(self.policy))
+        conditions = verifier.in_shape(lambda: verifier.recount(statement.predicate, encode(self.policy)))
         mine = {effect: verifier.outcome(each) for effect, each in conditions.items()}
         problems = []
         if not self.bench.ledger.holds(said.ledger.number, said.ledger.digest):

@@ -56,11 +56,13 @@ def evidence_for(bench: Workbench, requests: Sequence[ErasureRequest], versions:
     matches = bench.index.matches(indexed.states, subjects=subjects, records=records)
     derived = {edge.target for edge in derivations} - matches.keys()
     blind = _with_own_ids(bench) if records else frozenset()
+    states = {state.md5: state for state in indexed.states if not (state.name in blind and state.md5 in derived)}
     return Evidence(
         requests=requests,
         versions=versions,
-        states={state.md5: state for state in indexed.states if not (state.name in blind and state.md5 in derived)},
+        states=states,
         matches=matches,
+        holders=_holders(bench, requests, [states[md5] for md5 in matches if md5 in states]) if len(requests) > 1 else {},
         derivations=derivations,
         unreadable=indexed.unreadable,
         warnings=bench.project.problems(),
@@ -73,6 +75,17 @@ def decided(bench: Workbench, requests: Sequence[ErasureRequest], traced: Trace)
     subjects, records = _tags(requests)
     lost = sum(map(len, bench.index.unknown(subjects=subjects, records=records)))
     return undecided(traced, f"{lost} of the requested tags are {_NOWHERE}") if lost else traced
+
+
+def _holders(bench: Workbench, requests: Sequence[ErasureRequest], hit: Sequence[DatasetRevision]) -> dict[str, frozenset[str]]:
+    """DVC md5 -> the requests whose records that state holds: a version may have forgotten one request and have nothing to do with another."""
+    by_tag: dict[str, set[str]] = {}
+    for request in requests:
+        for tag in (*request.subjects, *request.records):
+            by_tag.setdefault(tag, set()).add(request.request_id)
+    subjects, records = _tags(requests)
+    held = bench.index.held(hit, subjects=subjects, records=records)
+    return {md5: frozenset().union(*(by_tag[tag] for tag in tags)) for md5, tags in held.items()}
 
 
 def _tags(requests: Sequence[ErasureRequest]) -> tuple[list[str], list[str]]:

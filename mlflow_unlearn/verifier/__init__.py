@@ -9,6 +9,7 @@ its word: limits, p-values, epsilon and the verdict are computed again from rank
 
 from .answer import Report as Report
 from .answer import counted as counted
+from .answer import in_shape as in_shape
 from .answer import verify as verify
 from .documents import RefusedError as RefusedError
 from .documents import UndecidedError as UndecidedError

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .answer import Case, Report, verify
+from .documents import read_file
 
 EXIT = {"yes": 0, "no": 1}
 
@@ -28,12 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         case = Case(
-            certificate=given.certificate.read_bytes(),
-            trust=given.trust and given.trust.read_bytes(),
+            certificate=read_file(given.certificate),
+            trust=given.trust and read_file(given.trust),
             owner=given.owner,
             model=given.model,
-            policy=given.policy and given.policy.read_bytes(),
-            proofs=given.proofs and given.proofs.read_bytes(),
+            policy=given.policy and read_file(given.policy),
+            proofs=given.proofs and read_file(given.proofs),
         )
     except OSError as error:
         sys.stderr.write(f"{error.filename}: {error.strerror}\n")
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def lines(report: Report) -> Iterator[str]:
     """The answer first, then why, what it is about, what was checked and what was not."""
-    yield {"yes": "YES: it holds.", "no": "NO: it does not hold.", "undecided": "COULD NOT DECIDE: this is not a yes."}[report.answer]
+    yield {"yes": "YES: it holds, and the verdict is PASS.", "no": "NO.", "undecided": "COULD NOT DECIDE: this is not a yes."}[report.answer]
     yield from (f"  because {reason}" for reason in report.reasons)
     yield from (f"{what}: {value}" for what, value in report.about.items())
     yield from (f"{effect}: {found} (counted again)" for effect, found in report.outcomes.items())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import merkle
 from .documents import RefusedError, UndecidedError, read_json
@@ -15,8 +15,14 @@ from .envelopes import IN_TOTO, Statement, Trust, open_envelope, read_statement,
 from .model_files import Tell, check_model
 from .rules import outcome, recount
 
+T = TypeVar("T")
 CERTIFICATE = "https://mlflow-unlearn.dev/certificate/v1"
 PROOFS = "mlflow-unlearn.proofs/1"
+SAID = {
+    *("registered", "requests", "commitments", "split", "unlearned", "evaluation", "policy", "policy_file", "verdicts", "not_claimed"),
+    *("code", "environment", "lock", "ledger", "issued_at", "expires_at"),
+}
+"""The keys of a certificate of this version."""
 NOT_CHECKED = (
     "that order and values were measured on this model: they are the evaluator's word; measuring again needs model and data",
     "scores of other metrics, which decide nothing but whether a fine-tuned or rounded state is wrecked, and how losses were calibrated",
@@ -69,19 +75,31 @@ class _Findings:
     def check(self, what: str, work: Callable[[], Any]) -> Any:
         """The result of `work`, or None with the reason kept."""
         try:
-            found = work()
+            found = in_shape(work, what)
         except RefusedError as error:
             self.refused.append(str(error))
         except UndecidedError as error:
             self.undecided.append(str(error))
         except OSError as error:
             self.undecided.append(f"{error.filename}: {error.strerror}")
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError) as error:
-            self.undecided.append(f"{what}: not in the shape of a certificate of this version ({type(error).__name__} {str(error)[:60]})")
         else:
             self.checked.append(what)
             return found
         return None
+
+
+def in_shape(work: Callable[[], T], what: str = "certificate") -> T:
+    """The result of `work` on a document that may be anything.
+
+    Raises:
+        RefusedError, UndecidedError: as `work` says; also where the document lacks what is asked of it.
+    """
+    try:
+        return work()
+    except (RefusedError, UndecidedError):
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise UndecidedError(f"{what}: not in the shape of a certificate of this version ({type(error).__name__} {str(error)[:60]})") from None
 
 
 def verify(case: Case, now: datetime, tell: Tell = lambda _done, _all: None) -> Report:
@@ -125,12 +143,9 @@ def counted(statement: Statement, registered: Mapping[str, Any]) -> dict[str, st
         RefusedError: it contradicts itself, its verdict, its subject or `registered`.
         UndecidedError: it is not in the shape of a certificate of this version.
     """
-    try:
-        _agree(_of_this_kind(statement).predicate, Case(certificate=b"", registered=registered))
-        _same_weights(statement)
-        return _verdicts(statement.predicate)
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError) as error:
-        raise UndecidedError(f"certificate: not in the shape of this version ({type(error).__name__} {str(error)[:60]})") from None
+    in_shape(lambda: _agree(_of_this_kind(statement).predicate, Case(certificate=b"", registered=registered)))
+    in_shape(lambda: _same_weights(statement))
+    return in_shape(lambda: _verdicts(statement.predicate))
 
 
 def _statement(case: Case, trust: Trust | None, now: datetime, found: _Findings) -> Statement | dict[str, Any] | None:
@@ -160,7 +175,9 @@ def _of_this_kind(statement: Statement) -> Statement:
 
 
 def _agree(predicate: Mapping[str, Any], case: Case) -> None:
-    """One request list, one parent, one split, one policy; one set of data behind commitments and lineage."""
+    """All that a certificate says, and nothing else: one request list, one parent, one split, one set of data behind commitments and lineage."""
+    if predicate.keys() != SAID:
+        raise UndecidedError(f"certificate: {', '.join(sorted(predicate.keys() ^ SAID))} missing or unknown in this version")
     run, evaluation, split = predicate["unlearned"], predicate["evaluation"], predicate["split"]
     asked = sorted(each["request_id"] for each in predicate["requests"])
     if not asked or any(sorted(each["requests"]) != asked for each in (run, evaluation, split)):

@@ -66,8 +66,11 @@ def area(groups: Groups) -> Area:
     return Area(inner / m, max(math.sqrt(max(0.0, sum(spread))), 0.5 / min(m, n)))
 
 
+_FEW = 1000
+
+
 def rank_sum_p(groups: Groups) -> tuple[float, float]:
-    """P that coins deal ranks at least, and at most, as high to the included: exact below ten of them, else the normal limit with ties."""
+    """P that coins deal ranks at least, and at most, as high to the included: exact for fewer than ten among few, else the normal limit with ties."""
     m, n = sizes(groups)
     seen, observed, tied, doubled = 0, 0, 0, []
     for included, excluded in groups:
@@ -75,7 +78,7 @@ def rank_sum_p(groups: Groups) -> tuple[float, float]:
         rank = 2 * seen + size + 1  # twice the middle rank
         doubled += [rank] * size
         observed, tied, seen = observed + included * rank, tied + size**3 - size, seen + size
-    if min(m, n) >= 10:
+    if min(m, n) >= 10 or m + n > _FEW:
         variance = m * n / 12 * (m + n + 1 - tied / ((m + n) * (m + n - 1)))
         apart, half = observed / 2 - m * (m + n + 1) / 2, 0.5 if tied == 0 else 0.25
         deviation = math.sqrt(variance) or 1.0

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 LIMIT, DEPTH = 32 << 20, 64
@@ -20,6 +21,12 @@ class RefusedError(ValueError):
 
 class UndecidedError(ValueError):
     """Could not decide: something is missing, unreadable or unknown."""
+
+
+def read_file(path: Path) -> bytes:
+    """A file; of one that is too long, as much as shows it."""
+    with path.open("rb") as stream:
+        return stream.read(LIMIT + 1)
 
 
 def read_json(raw: bytes, what: str) -> Any:
