@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from .attesting import adopt, attest
+from .attesting import adopt, attest, countersign
 from .benchmark import benchmark
 from .commitments import commitment
 from .exact import plan, replay, switch_off
@@ -87,6 +87,7 @@ main.add_command(tombstone)
 main.add_command(tag_key)
 main.add_command(key)
 main.add_command(attest)
+main.add_command(countersign)
 main.add_command(adopt)
 main.add_command(commitment)
 main.add_command(plan)

@@ -20,6 +20,17 @@ def attest(version_uri: str, json_output: bool) -> None:
 
 
 @click.command()
+@click.argument("version_uri", metavar="models:/NAME/VERSION|models:/NAME@ALIAS")
+@as_json
+@one_line_errors
+def countersign(version_uri: str, json_output: bool) -> None:
+    """Add the signature of a key here to a version's certificate, or else its lineage, before the key that signed it ends."""
+    from ..commands import attesting as commands
+
+    respond("countersigned", commands.countersign(version_uri, passphrase), json_output)
+
+
+@click.command()
 @click.argument("version_uri", metavar="models:/NAME/VERSION")
 @click.option("--data", metavar="PATH[@REV]", multiple=True, help="A dataset under DVC that it learned from, at a git revision; repeatable.")
 @click.option("--made-from", metavar="models:/NAME/VERSION", multiple=True, help="A registered version that it was made from; repeatable.")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from .. import trust
+from .. import dsse, trust, verifier
 from ..errors import ConfigError, LineageError
 from ..lineage import ModelVersion, Relation
 from ..signing_keys import Passphrase, from_environment
 from ..stages.attesting import Attestation, attest, sign_lineage, signed_lineage
+from ..stages.signing import signer_for
 from ..stages.workbench import Workbench
+from ..statements import Role
 
 if TYPE_CHECKING:
     from ..adapters.adoption import Stated
@@ -71,6 +73,41 @@ def adopt(uri: str, origin: Origin, *, replace: bool = False, passphrase: Passph
         return _document(Attestation.of(model, held, new=False))
     states = [state for _, state in stated.datasets]
     return _document(sign_lineage(bench, found.lineage, trusted, passphrase, states, found.tags))
+
+
+def countersign(uri: str, passphrase: Passphrase = from_environment) -> dict[str, Any]:
+    """Add a signature by the key here to what is signed about a version, for when the key that signed it ends: an evaluator's to its certificate,
+    else a trainer's to its lineage. What it says, and until when, stays. The same key again changes nothing.
+
+    Raises:
+        LineageError: no such version, or nothing is signed about it.
+        TamperedError: what is signed does not count, today, by the trust file: then it has to be issued again.
+        ConfigError: no trust file, or no such key here.
+    """
+    from ..adapters.statements import Statements
+
+    bench = Workbench()
+    model, statements, trusted = bench.registry.resolve(uri), Statements(bench.registry), trust.read_trust(bench.settings.trust_file)
+    certificate = statements.certificate(model)
+    raw, role = (certificate, Role.EVALUATOR) if certificate is not None else (statements.lineage(model), Role.TRAINER)
+    if raw is None:
+        raise LineageError(f"{model}: nothing is signed about it; `mlflow-unlearn attest models:/{model}`, or `dvc repro` where it was unlearned")
+    with dsse.in_our_words():
+        verifier.read_statement(raw, trusted, role, trust.this_second())
+    envelope = dsse.countersign(raw, signer_for(role, trusted, bench.settings, passphrase))
+    with dsse.in_our_words():
+        found = verifier.read_statement(envelope, trusted, role, trust.this_second())
+    (statements.keep_certificate if certificate is not None else statements.keep_lineage)(model, envelope)
+    signers = [{"holder": key.holder, "key_id": key.key_id} for key in found.signers]
+    kind = "certificate" if certificate is not None else "lineage"
+    return {"version": str(model), "kind": kind, "statement": found.digest, "signers": signers, "new": envelope != raw}
+
+
+def show_countersigned(out: Console, document: dict[str, Any]) -> None:
+    """Whose signatures count now."""
+    names = ", ".join(f"{each['holder']} (key {each['key_id'][:16]})" for each in document["signers"])
+    how = "now signed by" if document["new"] else "signed already by"
+    out.print(f"{document['version']}: {document['kind']} {document['statement'][:16]} {how} {names}", soft_wrap=True, markup=False)
 
 
 def show_attested(out: Console, document: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .attesting import show_attested
+from .attesting import show_attested, show_countersigned
 from .console_benchmark import show_muse, show_tasks, show_tofu
 from .console_exact import show_forecast, show_replay, show_switched_off
 from .console_gate import show_gate, show_history, show_promotion, show_review
@@ -34,6 +34,7 @@ def show(kind: str, document: dict[str, Any]) -> None:
         "key": show_key,
         "keys": show_keys,
         "attested": show_attested,
+        "countersigned": show_countersigned,
         "commitment": _commitment,
         "close": _close,
         "trace": _trace,

@@ -250,7 +250,7 @@ header,main,footer{max-width:960px;margin:0 auto;padding:0 28px}header{padding-t
 h1{font-size:26px;line-height:1.25;margin:2px 0 8px}h2{font-size:18px;margin:28px 0 8px;border-bottom:1px solid var(--rule)}
 h3{font-size:15px;margin:16px 0 4px}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:8px 0}dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere}.rows{overflow:auto}table{border-collapse:collapse;width:100%;font-size:14px}
-td,th{padding:5px 10px;text-align:left;vertical-align:top;border-top:1px solid var(--rule);overflow-wrap:anywhere}
+td,th{padding:5px 10px;text-align:left;vertical-align:top;border-top:1px solid var(--rule);overflow-wrap:break-word}
 thead th{color:var(--soft);border-top:0;white-space:nowrap}tbody th{font-weight:600;min-width:9em}
 .pass{color:var(--pass)}.fail{color:var(--fail)}.inconclusive{color:var(--open)}
 pre{background:var(--card);padding:10px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}footer{padding:16px 28px 28px;font-size:13px}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from signed_versions import WEIGHTS, files, run, version
 
 from mlflow_unlearn.adapters.statements import Statements
 from mlflow_unlearn.cli import main
-from mlflow_unlearn.commands.attesting import Origin, adopt, attest_version
+from mlflow_unlearn.commands.attesting import Origin, adopt, attest_version, countersign
 from mlflow_unlearn.commands.requests import Requested, Terms, add_request
-from mlflow_unlearn.commands.signing_keys import Owner, Wanted, new_key, revoke_key
+from mlflow_unlearn.commands.signing_keys import Owner, Wanted, new_key, revoke_key, rotate_key
 from mlflow_unlearn.commands.tracing import trace_request
 from mlflow_unlearn.commitments import Commitment, Commitments, CommittedRevision
 from mlflow_unlearn.documents import decode, encode
@@ -260,6 +261,27 @@ def test_a_certificate_whose_key_is_revoked_is_issued_anew(bench: Workbench, reg
     assert "not signed" in certify(bench, registered, verdicts).words
     new_key(Wanted(holder="ci2", roles=(Role.EVALUATOR,)), Owner(reference="boss"))
     assert certify(bench, registered, verdicts).words == certify(bench, registered, verdicts).words == "signed by ci2"
+
+
+@pytest.mark.usefixtures("keys")
+def test_the_next_key_signs_too_what_the_last_one_signed(bench: Workbench, registered: Registered, verdicts: tuple[Verdict, ...]) -> None:
+    before = certify(bench, registered, verdicts)
+    rotate_key("ci", 730, timedelta(days=30), Owner())
+    done = countersign(f"models:/{registered.model}")
+    assert (done["kind"], done["statement"], len(done["signers"]), done["new"]) == ("certificate", before.digest, 2, True)
+    assert countersign(f"models:/{registered.model}") == done | {"new": False}
+    assert certify(bench, registered, verdicts).digest == before.digest
+
+
+@pytest.mark.usefixtures("keys")
+def test_nothing_is_added_to_what_does_not_count_or_is_not_there(bench: Workbench, registered: Registered, verdicts: tuple[Verdict, ...]) -> None:
+    with pytest.raises(LineageError, match="nothing is signed about it"):
+        countersign(f"models:/{registered.model}")
+    new_key(Wanted(holder="boss", roles=(Role.OWNER,)), Owner())
+    certify(bench, registered, verdicts)
+    revoke_key("ci", "compromised", Owner(reference="boss"))
+    with pytest.raises(TamperedError, match="was revoked"):
+        countersign(f"models:/{registered.model}")
 
 
 @pytest.mark.usefixtures("keys")
