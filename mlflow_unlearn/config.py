@@ -63,8 +63,15 @@ def git_root(start: Path) -> Path:
 
 
 def settings(start: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
-    """Settings for the repository around `start` (default: the current folder)."""
+    """Settings for the repository around `start` (default: the current folder).
+
+    Raises:
+        ConfigError: no git repository; or a ledger that is named and empty, as a secret is that nobody set: the ledger in .unlearn would know no
+            request then.
+    """
     env = os.environ if environment is None else environment
+    if env.get("MLFLOW_UNLEARN_LEDGER_URI") == "":
+        raise ConfigError("MLFLOW_UNLEARN_LEDGER_URI: set and empty; set it to the ledger's URI, or unset it for the ledger in .unlearn")
     root = git_root(start or Path.cwd())
     state = root / ".unlearn"
     return Settings(
@@ -91,6 +98,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         document = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: not there; run `mlflow-unlearn init` or change to the folder with params.yaml") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

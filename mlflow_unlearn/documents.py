@@ -104,12 +104,12 @@ def _decode_scalar(hint: Any, raw: Any, where: str, complaints: list[str]) -> An
 def _decode_moment(raw: str, where: str, complaints: list[str]) -> datetime | None:
     try:
         value = datetime.fromisoformat(raw)
-    except ValueError:
-        value = None
-    if value is None or value.tzinfo is None:
-        complaints.append(f"{where}: expected a moment with its zone such as 2026-11-24T18:00:00Z, found {_shown(raw)}")
-        return None
-    return value.astimezone(UTC)
+        if value.tzinfo is not None:
+            return value.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter in the first and last hours that there are
+        pass
+    complaints.append(f"{where}: expected a moment with its zone such as 2026-11-24T18:00:00Z, found {_shown(raw)}")
+    return None
 
 
 def _decode_union(hint: Any, raw: Any, where: str, complaints: list[str]) -> Any:

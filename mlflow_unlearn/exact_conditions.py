@@ -96,10 +96,15 @@ def retrained(evidence: Exactness) -> tuple[str, ...]:
 
 
 def replays_of(evidence: Exactness) -> dict[str, Replay]:
-    """Shard -> its replay: of several an equal one, else the one that says most against the log; those of other weights do not count."""
+    """Shard -> its replay: of several one that contradicts the log, else an equal one, else the worst; those of other weights do not count."""
     own = [each for each in evidence.replays if _is_of(each, evidence)]
-    worst_last = sorted(own, key=lambda each: (each.equal, not each.differences, each.device.startswith("cpu")))
-    return {shard_name(each.shard): each for each in worst_last}
+    last_counts = sorted(own, key=lambda each: (_contradicts(each), each.equal, not each.differences))
+    return {shard_name(each.shard): each for each in last_counts}
+
+
+def _contradicts(each: Replay) -> bool:
+    """Whether the same log gave other bits where it has to give the same: on a CPU, in an equal environment."""
+    return not each.equal and not each.differences and each.device.startswith("cpu")
 
 
 def _is_of(each: Replay, evidence: Exactness) -> bool:

@@ -14,6 +14,7 @@ from typing import Literal
 from .lineage import ModelVersion, Trace, TracedVersion, VersionLineage
 from .policy import GatePolicy
 from .records import Effect, ErasureRequest, Outcome, State
+from .statements import CertifiedRequest
 
 Answer = Literal["yes", "no", "undecided"]
 _MOST = 6
@@ -39,8 +40,12 @@ class Proof:
     problems: tuple[Reason, ...] = ()
     signers: frozenset[str] = frozenset()
     """Holders of the keys that signed and count."""
+    holders: frozenset[str] = frozenset()
+    """Of every key that signed, also where it does not count any more: nobody reviews what he or she signed."""
     requests: tuple[str, ...] = ()
-    """What a certificate says it was made to forget."""
+    """What a certificate says it was made to forget,"""
+    certified: tuple[CertifiedRequest, ...] = ()
+    """and what was asked, to be held against the ledger."""
     outcomes: Mapping[str, str] = field(default_factory=dict)
     """Effect -> outcome, as the counts in a certificate give it; never as its verdict or a tag says."""
     details: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -152,6 +157,7 @@ def _reasons(evidence: Evidence) -> Iterator[Reason]:
         yield Reason(answer="undecided", code="not_registered", text=f"{evidence.model}: the registry does not say what it was made from")
     for model, lineage in lineages.items():
         yield from _proven(lineage, evidence.proofs.get(model, Proof()))
+    yield from _as_asked(evidence)
     yield from _verdict(evidence)
     yield from _traced(evidence)
     yield from _approved(evidence)
@@ -173,6 +179,18 @@ def _proven(lineage: VersionLineage, proof: Proof) -> Iterator[Reason]:
     yield Reason(answer="note", code="adopted" if proof.adopted else "signed", text=text)
 
 
+def _as_asked(evidence: Evidence) -> Iterator[Reason]:
+    """What certificates say was asked, against the ledger, which never changes these."""
+    ledger = {request.request_id: request for request in evidence.requests}
+    for model, proof in evidence.proofs.items():
+        for said in proof.certified:
+            asked = ledger.get(said.request_id)
+            same = asked is None or (said.basis, said.effect, said.received_at) == (asked.basis, asked.effect, asked.received_at)
+            if not same:
+                text = f"{model}: its certificate has another basis, effect or date of {said.request_id} than the ledger"
+                yield Reason(answer="no", code="request_differs", text=text)
+
+
 def _verdict(evidence: Evidence) -> Iterator[Reason]:
     """The asked version's own certificate: PASS for the effect that each of its requests asked."""
     proof = evidence.proofs.get(evidence.model, Proof())
@@ -182,6 +200,8 @@ def _verdict(evidence: Evidence) -> Iterator[Reason]:
     if strangers := sorted(set(proof.requests) - asked.keys()):
         text = f"the ledger has no request {_some(strangers)} in force, which the certificate names"
         yield Reason(answer="no", code="other_requests", text=text)
+    if not proof.requests:
+        yield Reason(answer="undecided", code="no_request", text=f"{evidence.model}: its certificate names no request, so nothing follows from it")
     for effect in sorted({asked[request] for request in proof.requests if request in asked}):
         yield from _outcome(evidence, proof, effect)
 
@@ -248,8 +268,9 @@ def _approved(evidence: Evidence) -> Iterator[Reason]:
 def _reviews(evidence: Evidence, kind: str) -> Iterator[Reviewed]:
     """Reviews of the version's statement for the alias, by others than its signers."""
     proof = evidence.proofs.get(evidence.model, Proof())
+    signed = proof.signers | proof.holders
     for review in evidence.reviews if evidence.alias is not None and proof.statement else ():
-        if review.kind == kind and review.statement == proof.statement and review.alias == evidence.alias and review.holder not in proof.signers:
+        if review.kind == kind and review.statement == proof.statement and review.alias == evidence.alias and review.holder not in signed:
             yield review
 
 

@@ -115,16 +115,26 @@ def _whole(cls: type) -> Schema:
 def _lineage() -> Schema:
     """The shape of SLSA provenance, filled as adapters/signed_lineage.py does; `annotations` tell the kinds of dependencies apart."""
     defs: dict[str, Schema] = {}
-    inner = {"code": {"type": "string"}, "environment": _texts(), "expires_at": _MOMENT, "issued_at": _MOMENT, "params": _texts()}
+    inner = {"code": {"type": "string"}, "environment": _texts(), "expires_at": _MOMENT, "issued_at": _MOMENT, **_params()}
     definition = {
         "buildType": {"enum": [TRAINED, ADOPTED]},
         "externalParameters": _object({"registered": _of(Registration, defs)}),
-        "internalParameters": _object({**inner, "record": {"type": ["object", "null"]}, "seeds": _texts()}),
+        "internalParameters": _object({**inner, "record": {"type": ["object", "null"]}}),
         "resolvedDependencies": {"type": "array", "items": {"oneOf": _dependencies()}},
     }
     metadata = _object({"invocationId": {"type": "string"}, "startedOn": _OF_RUN, "finishedOn": _OF_RUN}, "invocationId", "startedOn", "finishedOn")
     details = _object({"builder": _object({"id": {"type": "string"}}), "metadata": metadata})
     return _in_toto(LINEAGE, _object({"buildDefinition": _object(definition), "runDetails": details}), defs)
+
+
+def _params() -> dict[str, Schema]:
+    """What of the params of the run is signed as it is, and what is not."""
+    plain, words = _texts(r"^[-+.0-9eEtruTRUfalsFALS]+$"), "Params of the run that are"
+    return {
+        "params": {"description": f"{words} a number, or true or false, as they were logged. Any other may name a person.", **plain},
+        "params_digest": {"description": "sha256 of all params of the run as one JSON object with sorted keys.", "type": "string", "pattern": _HEX},
+        "seeds": {"description": f"{words} numbers and whose name ends in seed.", **plain},
+    }
 
 
 def _dependencies() -> list[Schema]:
@@ -135,9 +145,11 @@ def _dependencies() -> list[Schema]:
         return {"type": "object", "properties": {"kind": {"const": kind}, **more}, "required": ["kind", *more]}
 
     relation = {"enum": [each.value for each in Relation]}
+    said = "Of the registration of the version that is named: milliseconds since 1970; its name and number can be given again."
+    registered = {"run_id": text, "created_at": {"description": said, "type": "string", "pattern": "^[0-9]+$"}}
     return [
         _object({"name": text, "uri": text, "digest": _object({"md5": text}), "annotations": noted("dataset", md5=md5)}, "uri"),
-        _object({"name": text, "uri": text, "digest": _object({"tensors": text}), "annotations": noted("model", relation=relation)}),
+        _object({"name": text, "uri": text, "digest": _object({"tensors": text}), "annotations": noted("model", relation=relation, **registered)}),
         _object(
             {"name": text, "uri": text, "digest": _object({"gitCommit": text}), "annotations": noted("code", dirty=_SCALARS[bool])}, "name", "uri"
         ),

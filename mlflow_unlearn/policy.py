@@ -16,6 +16,8 @@ from .errors import ConfigError
 Enforcement = Literal["observe", "warn", "enforce"]
 """What `promote` and `load_model` do with a no: go on and say so, go on with a warning, or refuse."""
 DEFAULT = "default"
+MOST_DAYS = 36_500
+"""A hundred years: what is signed may not hold longer, nor may a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,8 @@ class GatePolicy:
     def __post_init__(self) -> None:
         near = [name for name in self.enforcement if name != DEFAULT and difflib.get_close_matches(name, [DEFAULT], cutoff=0.8)]
         wrong = [f"approvals: expected 0 or more, found {self.approvals}"] if self.approvals < 0 else []
-        wrong += [f"certificate_days: expected 1 or more, found {self.certificate_days}"] if self.certificate_days < 1 else []
+        if not 1 <= self.certificate_days <= MOST_DAYS:
+            wrong += [f"certificate_days: expected 1 to {MOST_DAYS}, found {self.certificate_days}"]
         wrong += [f"enforcement: '{name}' is nearly '{DEFAULT}'; did you mean that?" for name in near]
         if wrong:
             raise ConfigError("; ".join(wrong))

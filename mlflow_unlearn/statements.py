@@ -81,6 +81,8 @@ class Certificate:
     """What was done to forget, how it was measured and what follows. The subject of its statement are the files and the tensors of the model."""
 
     registered: Registration
+    parent: Registration
+    """The version that was made to forget, as the registry had it: a name and a number can be given again."""
     requests: tuple[CertifiedRequest, ...]
     commitments: Commitments
     """Roots of the data that the parent was trained on, and of what of them was retained."""
@@ -148,6 +150,12 @@ class Trust:
     keys: tuple[TrustedKey, ...]
     policy_file: str = ""
     """sha256 of the policy.yaml that the owner stands for; empty: none."""
+    policy: str = ""
+    """`policy_digest` of its values, which whoever has no YAML can compare with those in a certificate."""
+    data: str = ""
+    """sha256 of the canonical bytes of `data` in params.yaml: in which columns people are looked for; empty: nobody stands for it."""
+    ledger: LedgerHead | None = None
+    """An event of the ledger in which the owner enters requests: one that does not hold it is another ledger, or was rolled back."""
 
 
 def signed_by(what: str, digest: str, holders: Mapping[str, str]) -> str:

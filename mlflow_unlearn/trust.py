@@ -1,4 +1,4 @@
-"""The trust file: whose key may sign what, which policy holds. Every change is a new value, signed by an owner and written whole.
+"""The trust file: whose key may sign what, and which policy, data and ledger an owner stands for. Every change is a new value, signed by an owner.
 
 Whoever can put another file in its place can trust himself: compare an owner's key id with what was told by another way (`verify --owner`).
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from . import verifier
-from .digests import write_atomically
 from .documents import decode, encode
 from .dsse import Signer, canonical, in_our_words, seal
 from .errors import ConfigError
+from .params import DataParams
+from .policy import MOST_DAYS
 from .signing_keys import check_holder, keep_from_git
 from .statements import Role, Trust, TrustedKey
 from .verifier.documents import moment
@@ -26,6 +27,15 @@ DAYS = 730
 """How long a key is valid, unless said otherwise."""
 OVERLAP = timedelta(days=30)
 """How long a rotated key goes on, so that what it signed can be signed again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What an owner stands for beside keys, as `Trust` has it; empty where it is not there yet."""
+
+    policy_file: str = ""
+    policy: str = ""
+    data: str = ""
 
 
 def this_second() -> datetime:
@@ -79,14 +89,14 @@ def public_key(text: str) -> bytes:
 def trusted(public: bytes, holder: str, roles: Sequence[Role], days: int, now: datetime) -> TrustedKey:
     """A line for the trust file, valid from now on."""
     ordered = tuple(role for role in Role if role in roles)
-    if not ordered or days < 1:
-        raise ConfigError(f"key of {holder}: expected a role (of {', '.join(Role)}) and at least one day")
+    if not ordered or not 1 <= days <= MOST_DAYS:
+        raise ConfigError(f"key of {holder}: expected a role (of {', '.join(Role)}) and 1 to {MOST_DAYS} days")
     ends = now + timedelta(days=days)
     identity, name = verifier.key_id(public), check_holder(holder)
     return TrustedKey(key_id=identity, public=public.hex(), holder=name, roles=ordered, valid_from=now, valid_until=ends)
 
 
-def begun(key: TrustedKey, policy_file: str, now: datetime) -> Trust:
+def begun(key: TrustedKey, pins: Pins, now: datetime) -> Trust:
     """The first trust file.
 
     Raises:
@@ -94,7 +104,7 @@ def begun(key: TrustedKey, policy_file: str, now: datetime) -> Trust:
     """
     if Role.OWNER not in key.roles:
         raise ConfigError("no trust file yet, and the first key signs it: begin with `mlflow-unlearn key new HOLDER --role owner`")
-    return Trust(number=1, issued_at=now, keys=(key,), policy_file=policy_file)
+    return with_pins(Trust(number=0, issued_at=now, keys=(key,)), pins, now)
 
 
 def with_key(trust: Trust, key: TrustedKey, now: datetime) -> Trust:
@@ -109,7 +119,13 @@ def with_key(trust: Trust, key: TrustedKey, now: datetime) -> Trust:
 
 
 def rotated(trust: Trust, old: str, new: TrustedKey, now: datetime, overlap: timedelta = OVERLAP) -> Trust:
-    """A new key, and an end for the one with the key id `old`: the end it had, or sooner."""
+    """A new key, and an end for the one with the key id `old`: the end it had, or sooner.
+
+    Raises:
+        ConfigError: it is there already, or an overlap that is no such time.
+    """
+    if not timedelta(0) <= overlap <= timedelta(days=MOST_DAYS):
+        raise ConfigError(f"key rotate: expected an overlap of 0 to {MOST_DAYS} days")
     ended = tuple(replace(each, valid_until=min(each.valid_until, now + overlap)) if each.key_id == old else each for each in trust.keys)
     return with_key(replace(trust, keys=ended), new, now)
 
@@ -120,9 +136,19 @@ def revoked(trust: Trust, key_ids: Sequence[str], reason: str, now: datetime) ->
     return replace(trust, number=trust.number + 1, issued_at=now, keys=marked)
 
 
-def with_policy(trust: Trust, policy_file: str, now: datetime) -> Trust:
-    """Another policy.yaml, by the sha256 of its bytes."""
-    return replace(trust, number=trust.number + 1, issued_at=now, policy_file=policy_file)
+def with_pins(trust: Trust, pins: Pins, now: datetime) -> Trust:
+    """Another policy.yaml or other data, by their digests."""
+    return replace(trust, number=trust.number + 1, issued_at=now, **vars(pins))
+
+
+def pins_of(trust: Trust) -> Pins:
+    """What an owner stands for."""
+    return Pins(policy_file=trust.policy_file, policy=trust.policy, data=trust.data)
+
+
+def data_digest(data: DataParams) -> str:
+    """What `Trust.data` has of `data` in params.yaml."""
+    return hashlib.sha256(canonical(data, "params.yaml: data")).hexdigest()
 
 
 def policy_file(path: Path) -> str:
@@ -144,11 +170,6 @@ def sealed(trust: Trust, signers: Sequence[Signer]) -> bytes:
     with in_our_words():
         verifier.read_trust(raw, now)
     return raw
-
-
-def write(path: Path, trust: Trust, signers: Sequence[Signer]) -> None:
-    """Sign and write it; only within `turn`."""
-    write_atomically(path, sealed(trust, signers))
 
 
 @contextmanager

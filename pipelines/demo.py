@@ -246,10 +246,11 @@ def main() -> None:
     demo = Demo(options.folder, "tofu" if options.data else "customers", options.strategy or ("approximate" if options.data else "exact"))
     with demo.step("1  A clone with its own DVC remote, MLflow database and tag key"):
         clone(demo)
+    if options.data:
+        shutil.copy(demo.folder / "pipelines/tofu/params.yaml", demo.folder / "params.yaml")
     with demo.step("   Keys, and whom to trust with what"):
         keys(demo)
     if options.data:
-        shutil.copy(demo.folder / "pipelines/tofu/params.yaml", demo.folder / "params.yaml")
         set_params(demo, "unlearn", strategy=demo.strategy)
         set_params(demo, "dataset", source=str(options.data.resolve()))
         with demo.step("2  TOFU under DVC -> version 1 @champion"):

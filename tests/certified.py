@@ -37,6 +37,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 LATER = NOW + timedelta(days=365)
 POLICY_FILE = b"alpha: 0.05\n"
 REGISTERED = Registration(name="m", version="2", run_id="7" * 32, created_at=1_764_590_000_000)
+PARENT_REGISTERED = Registration(name=PARENT.model.name, version=PARENT.model.version, run_id="6" * 32, created_at=1_764_500_000_000)
 SETS = {"forget": "1" * 64, "retain": "2" * 64, "holdout": "3" * 64}
 """Set -> sha256 of its file; the digest of the split is over the three."""
 SPLIT = hashlib.sha256(canonical_json(list(SETS.values()))).hexdigest()
@@ -91,6 +92,7 @@ def certificate(subject: Sequence[Mapping[str, Any]], claim: Claim = Claim.APPRO
     run, policy = changes.pop("unlearned", run), changes.pop("policy", Policy())
     certified = Certificate(
         registered=REGISTERED,
+        parent=PARENT_REGISTERED,
         requests=(
             CertifiedRequest(request_id="er-1", basis=Basis.GDPR_17, effect=Effect.REMOVAL, received_at=NOW - timedelta(days=9), due_at=LATER),
         ),

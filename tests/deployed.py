@@ -110,6 +110,7 @@ class World:
         return replace(
             plain,
             registered=statements.registration(model),
+            parent=statements.registration(parent),
             requests=tuple(
                 replace(plain.requests[0], request_id=each.request_id, effect=each.effect, received_at=each.received_at, due_at=each.due_at)
                 for each in asked

@@ -68,6 +68,7 @@ BREAKS: dict[str, tuple[dict[str, Any], str, Outcome]] = {
     "no shard with weights": ({"digests": {}, "before": {}}, "forgotten records", Outcome.INCONCLUSIVE),
     "no replay": ({"replays": ()}, "replay", Outcome.INCONCLUSIVE),
     "a replay of other weights": ({"replays": tuple(replace(each, logged="9" * 64) for each in sound().replays)}, "replay", Outcome.INCONCLUSIVE),
+    "an unequal replay beside an equal one": ({"replays": (replay(1, equal=False), *sound().replays)}, "replay", Outcome.FAIL),
     "an unequal replay": ({"replays": tuple(replay(shard, equal=False) for shard in range(4))}, "replay", Outcome.FAIL),
     "a base that saw them": ({"shared": (part(SHARED[0], False), *sound().shared[1:])}, "shared state", Outcome.FAIL),
     "a base nobody knows": (

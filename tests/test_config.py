@@ -94,7 +94,7 @@ def test_records_go_by_id_in_all_revisions_or_in_none(tmp_path):
         ("gate: {enforcement: {defualt: enforce}}", "'defualt' is nearly 'default'"),
         ("gate: {approvals: -1}", "approvals: expected 0 or more"),
         ("gate: {override: 1}", "expected true or false"),
-        ("gate: {certificate_days: 0}", "certificate_days: expected 1 or more"),
+        ("gate: {certificate_days: 0}", "certificate_days: expected 1 to 36500, found 0"),
     ],
 )
 def test_a_gate_with_a_typo_is_refused_and_not_left_open(tmp_path, text, said):

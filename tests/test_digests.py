@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import stat
 
@@ -103,6 +104,21 @@ def test_a_cut_model_file_is_tampered(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(TamperedError, match="cut short"):
         digests.tensor_digest([path])
+
+
+@pytest.mark.parametrize("offsets", [[0, 10**30], [0, 1 << 52], [-8, 400], [400, 0], [0], [0.0, "400"], None])
+def test_offsets_that_cannot_be_are_tampered(tmp_path, offsets):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [100], "data_offsets": offsets}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(400))
+    with pytest.raises(TamperedError, match="cut short or replaced"):
+        digests.tensor_digest([tmp_path / "model.safetensors"])
+
+
+@pytest.mark.parametrize("header", [b'{"\\ud800": {}}', b'{"a": 1e999}', b"[" * 9999, b'{"a": {}, "a": {}}', b"\xff"])
+def test_a_header_that_can_be_read_in_two_ways_or_none_is_tampered(tmp_path, header):
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(TamperedError, match="cut short or replaced"):
+        digests.tensor_digest([tmp_path / "model.safetensors"])
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):

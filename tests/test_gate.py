@@ -14,6 +14,7 @@ from mlflow_unlearn.gate import Evidence, Proof, Reason, Reviewed, attested, gat
 from mlflow_unlearn.lineage import DatasetRevision, Descent, ModelVersion, Relation, VersionLineage
 from mlflow_unlearn.policy import GatePolicy
 from mlflow_unlearn.records import Basis, Effect, ErasureRequest, State
+from mlflow_unlearn.statements import CertifiedRequest
 from mlflow_unlearn.trace import Evidence as Traceable
 from mlflow_unlearn.trace import reaching, trace
 
@@ -130,6 +131,38 @@ def test_two_people_approve_one_statement_for_one_alias(reviews, expected):
     assert answer(reviews=reviews, policy=GatePolicy(approvals=2), alias="champion") == expected
 
 
+@pytest.mark.parametrize("kind", ["approval", "override"])
+def test_whose_signature_does_not_count_any_more_reviews_no_more_than_whose_does(kind):
+    proof = replace(PASSED, outcomes={"removal": "PASS" if kind == "approval" else "INCONCLUSIVE"}, holders=frozenset({"ci", "eva"}))
+    given = {"policy": GatePolicy(approvals=int(kind == "approval"), override=True), "alias": "champion", "proofs": {**PROOFS, FORGOT: proof}}
+    assert answer(reviews=(review("eva", kind),), **given) == "undecided"
+    assert answer(reviews=(review("rae", kind),), **given) == "yes"
+
+
+ASKED = CertifiedRequest(request_id="er-1", basis=REQUEST.basis, effect=REQUEST.effect, received_at=REQUEST.received_at, due_at=REQUEST.due_at)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ()),
+        ({"due_at": None}, ()),
+        ({"effect": Effect.SUPPRESSION}, ("request_differs",)),
+        ({"basis": Basis.SAFETY}, ("request_differs",)),
+        ({"received_at": NOW - timedelta(days=400)}, ("request_differs",)),
+    ],
+)
+@pytest.mark.parametrize("model", [FORGOT, TUNED])
+def test_what_a_certificate_says_was_asked_is_what_the_ledger_says(model, changes, expected):
+    proofs = {**PROOFS, FORGOT: replace(PASSED, certified=(replace(ASKED, **changes),))}
+    against = [reason.code for reason in gate(evidence(model, proofs=proofs)).reasons if reason.answer != "note"]
+    assert tuple(against) == expected
+
+
+def test_a_certificate_that_names_no_request_gives_no_yes():
+    assert codes(requests=(), matches={}, proofs={**PROOFS, FORGOT: replace(PASSED, requests=())}) == ("no_request",)
+
+
 def test_without_an_alias_nothing_is_approved():
     assert codes(reviews=(review(),), policy=GatePolicy(approvals=1)) == ("no_alias",)
 
@@ -168,6 +201,9 @@ DAMAGES = [
         for outcomes in ({}, {"removal": "FAIL"}, {"removal": "INCONCLUSIVE"}, {"removal": "?"})
     ),
     *(_changed(model, requests=()) for model in PROOFS),
+    *(_changed(model, certified=(replace(ASKED, received_at=NOW - timedelta(days=days)),)) for model in PROOFS for days in (20, 400)),
+    *(_changed(model, holders=frozenset({"rae", "sol"})) for model in PROOFS),
+    lambda given: given | {"requests": (), "matches": {}, "ground": DAMAGE[:1]},
     *(_changed(model, kind="lineage", outcomes={}) for model in PROOFS),
     *(_changed(model, statement="") for model in PROOFS),
     *((lambda given, each=each: given | {"ground": (each,)}) for each in DAMAGE),

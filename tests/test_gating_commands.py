@@ -14,9 +14,10 @@ from deployed import FORGOT, TRAINED, World, _built, asked_template, world  # no
 
 from mlflow_unlearn.adapters.statements import Statements
 from mlflow_unlearn.commands.gating import gate_version
+from mlflow_unlearn.commands.promoting import promote
 from mlflow_unlearn.commands.signing_keys import Owner, revoke_key, trust_policy
 from mlflow_unlearn.digests import keyed_tag
-from mlflow_unlearn.errors import LedgerError, StoreError
+from mlflow_unlearn.errors import LedgerError, StoreError, UnlearnError
 from mlflow_unlearn.records import Tombstones
 from mlflow_unlearn.statements import LedgerHead
 
@@ -54,8 +55,19 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(bytes(raw))
 
 
+def promoted(version=FORGOT) -> bool:
+    """An error in words moves nothing."""
+    try:
+        return promote(f"models:/{version}", "champion")["promoted"]
+    except UnlearnError:
+        return False
+
+
 @pytest.mark.parametrize("place", [40, -1])
-def test_a_flipped_byte_denies(world, place):  # noqa: F811
+def test_a_flipped_byte_denies_and_moves_no_alias(world, place):  # noqa: F811
+    policy = world.root / "unlearn/policy.yaml"
+    policy.write_text(policy.read_text().replace("{default: observe}", "{default: enforce}"))
+    trust_policy(BY_OWNER)
     files = {
         "model": weights(world, FORGOT),
         "certificate": artifact(world, FORGOT, "certificate"),
@@ -66,9 +78,10 @@ def test_a_flipped_byte_denies(world, place):  # noqa: F811
     for what, path in files.items():
         before = path.read_bytes()
         flip(path, place if what != "policy" else 2)
-        assert answered()[0] != "yes", what
+        assert (answered()[0] != "yes", promoted()) == (True, False), what
         path.write_bytes(before)
-    assert answered()[0] == "yes"
+    assert (answered()[0], world.bench.ledger.promotions()[-1].granted) == ("yes", False)
+    assert promoted()
 
 
 def test_a_revoked_key_takes_back_what_it_signed(world):  # noqa: F811

@@ -194,7 +194,7 @@ def test_an_unequal_replay_more_never_makes_a_pass(there: set[int], shard: int, 
     bad = (replay(shard, equal=False, differences=differences),)
     more = replace(some, replays=bad + some.replays if first else some.replays + bad)
     assert judged(more)[0].outcome is not Outcome.PASS or judged(some)[0].outcome is Outcome.PASS
-    assert all(each.equal for name, each in replays_of(more).items() if int(name) in there)
+    assert all(each.equal for name, each in replays_of(more).items() if int(name) in there and (differences or int(name) != shard))
 
 
 @given(st.sets(st.sampled_from(["loss", "min_k"])), st.booleans(), st.sampled_from(Effect))

@@ -1,16 +1,21 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
 from trusted_keys import ANA
 
-from mlflow_unlearn import config, signing_keys, trust
+from mlflow_unlearn import config, signing_keys, trust, verifier
 from mlflow_unlearn.cli import main
 from mlflow_unlearn.commands import signing_keys as commands
+from mlflow_unlearn.commands.scaffolding import scaffold
 from mlflow_unlearn.errors import ConfigError, UnlearnError
+from mlflow_unlearn.policy import policy_digest
+from mlflow_unlearn.stages import trusting
 from mlflow_unlearn.stages.signing import signer_for
+from mlflow_unlearn.stages.workbench import Workbench
 from mlflow_unlearn.statements import Role
 
 WORDS = "correct horse battery"
@@ -22,7 +27,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "policy.yaml").write_text("utility_margin: 0.01\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_UNLEARN_PASSPHRASE", WORDS)
-    for name in ("KEYS", "TRUST", "SIGNER"):
+    for name in ("KEYS", "TRUST", "SIGNER", "LEDGER_URI", "TAG_KEY_FILE"):
         monkeypatch.delenv(f"MLFLOW_UNLEARN_{name}", raising=False)
     return tmp_path
 
@@ -175,7 +180,7 @@ def test_an_owner_whose_key_ran_out_does_not_go_on_while_another_owner_could_dec
     run("new", "bo", "--role", "owner", "--owner", "ana")
     held = trust.held(team / "trust.json")
     ended = tuple(replace(each, valid_until=each.valid_from) if each.holder == "ana" else each for each in held.keys)
-    trust.write(team / "trust.json", replace(held, keys=ended), [signer(Role.OWNER, reference="bo")])
+    (team / "trust.json").write_bytes(trust.sealed(replace(held, keys=ended), [signer(Role.OWNER, reference="bo")]))
     (team / ".unlearn/keys/bo.pem").unlink()
     assert answer("rotate", "ana")["trust_file"] is None
 
@@ -183,7 +188,7 @@ def test_an_owner_whose_key_ran_out_does_not_go_on_while_another_owner_could_dec
 @pytest.mark.parametrize("command", [("new", "bo", "--role", "reviewer"), ("rotate", "ci"), ("rotate", "ana")])
 def test_a_run_that_was_cut_short_before_the_trust_file_is_finished_by_the_next(team, monkeypatch, command):
     with monkeypatch.context() as patched:
-        patched.setattr(trust, "write_atomically", lambda path, raw: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patched.setattr(trusting, "write_atomically", lambda path, raw: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         assert "No space left" in run(*command, code=2)
     written = {each.key_id for each in signing_keys.found(team / ".unlearn/keys")}
     assert answer(*command)["key"]["key_id"] in written
@@ -241,6 +246,82 @@ def test_bad_input_ends_with_2_and_changes_nothing(team, command, complaint):
     before = (team / "trust.json").read_bytes()
     assert complaint in " ".join(run(*command, code=2).split())
     assert (team / "trust.json").read_bytes() == before
+
+
+@pytest.fixture
+def project(team):
+    """The same, once `init` has been run: there are a tag key and a params.yaml, and so a ledger."""
+    (team / ".dvc").mkdir()
+    scaffold(team, model="m", data="data/train")
+    return team
+
+
+def ledger():
+    return Workbench().ledger
+
+
+def entered(project):
+    """Whether the ledger knows the trust file as it lies there."""
+    raw = (project / "trust.json").read_bytes()
+    return ledger().trusted() == (verifier.read_trust(raw, trust.this_second()).number, verifier.open_envelope(raw, "trust file").digest)
+
+
+def test_before_init_it_is_said_what_no_owner_stands_for_and_trust_policy_adds_it_later(project):
+    assert "no owner stands for data in params.yaml yet" in answer("new", "bo", "--role", "reviewer")["next"][-1]
+    assert answer("trust-policy")["changed"]
+    held, bench = trust.held(project / "trust.json"), Workbench()
+    assert (held.policy, held.data) == (policy_digest(bench.policy), trust.data_digest(bench.params.data))
+    assert held.ledger is not None
+    assert ledger().holds(held.ledger.number, held.ledger.digest)
+    assert (answer("trust-policy")["changed"], entered(project)) == (False, True)
+
+
+@pytest.mark.parametrize("command", [("new", "bo", "--role", "reviewer"), ("rotate", "ci"), ("revoke", "ci", "--reason", "lost"), ("rotate", "ana")])
+def test_every_change_is_entered_in_the_ledger_and_an_older_file_cannot_be_changed_any_more(project, command):
+    run("trust-policy")
+    before = (project / "trust.json").read_bytes()
+    run(*command)
+    assert entered(project)
+    (project / "trust.json").write_bytes(before)
+    assert "an older one was put back; fetch the latest trust file and repeat this" in run("new", "cy", "--role", "reviewer", code=2)
+
+
+def test_a_run_that_was_cut_short_before_the_ledger_is_entered_by_the_same_command(project, monkeypatch):
+    run("trust-policy")
+    before = ledger().trusted()
+    write = trusting.write_atomically
+    with monkeypatch.context() as patched:
+        patched.setattr(trusting, "write_atomically", lambda path, raw: (write(path, raw), (_ for _ in ()).throw(KeyboardInterrupt())))
+        run("revoke", "ci", "--reason", "lost", code=1)
+    assert (ledger().trusted(), ("ci", "revoked") in states()) == (before, True)
+    assert "ci: was revoked already" in run("revoke", "ci", "--reason", "lost", code=2)
+    assert entered(project)
+
+
+def test_of_two_machines_that_change_one_file_the_second_changes_nothing(project):
+    run("trust-policy")
+    before = (project / "trust.json").read_bytes()
+    number, _ = ledger().trusted()
+    ledger().enter_trust(number + 1, "0" * 64, trust.this_second())
+    assert f"change {number} " in run("new", "bo", "--role", "reviewer", code=2)
+    assert (project / "trust.json").read_bytes() == before
+
+
+def test_another_ledger_is_an_owners_own_word(project, monkeypatch):
+    run("trust-policy")
+    monkeypatch.setenv("MLFLOW_UNLEARN_LEDGER_URI", f"sqlite:///{project / 'other.db'}")
+    assert "which ledger sqlite" in run("new", "bo", "--role", "reviewer", code=2)
+    assert "key trust-policy --another-ledger" in run("trust-policy", code=2)
+    assert answer("trust-policy", "--another-ledger")["changed"]
+    assert (answer("new", "bo", "--role", "reviewer")["number"], entered(project)) == (5, True)
+
+
+@pytest.mark.parametrize("days", [99_999_999, 36_501])
+def test_a_key_for_longer_than_a_hundred_years_is_refused_in_words(team, days):
+    with pytest.raises(ConfigError, match=r"expected a role .* and 1 to 36500 days"):
+        commands.new_key(commands.Wanted(holder="zed", roles=(Role.REVIEWER,), days=days), commands.Owner())
+    with pytest.raises(ConfigError, match="expected an overlap of 0 to 36500 days"):
+        commands.rotate_key("ci", 730, timedelta(days=days), commands.Owner())
 
 
 def test_keys_and_trust_file_lie_where_the_environment_says(here, monkeypatch, tmp_path_factory):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,17 @@ from ruamel.yaml import YAML
 from simulated import evaluated, model
 
 import mlflow_unlearn
+from mlflow_unlearn import signing_keys
 from mlflow_unlearn.adapters import registry_aliases
+from mlflow_unlearn.adapters.statements import Statements
 from mlflow_unlearn.commands.gating import gate_version
 from mlflow_unlearn.commands.promoting import history, promote, review, who
-from mlflow_unlearn.commands.signing_keys import Owner, trust_policy
+from mlflow_unlearn.commands.signing_keys import Owner, Wanted, add_key, new_key, revoke_key, trust_policy
+from mlflow_unlearn.dsse import countersign
 from mlflow_unlearn.errors import ConfigError, GateError, LedgerError, LineageError
 from mlflow_unlearn.lineage import ModelVersion
 from mlflow_unlearn.stages import gating
-from mlflow_unlearn.statements import ReviewKind
+from mlflow_unlearn.statements import ReviewKind, Role
 
 CI = Path(__file__).parents[1] / "docs/ci"
 
@@ -84,6 +88,35 @@ def test_of_two_at_once_one_is_refused_in_words(world, monkeypatch):  # noqa: F8
     assert (champion(world), history()["promotions"]) == (TRAINED, [])
 
 
+def test_a_request_that_comes_in_while_the_gate_looks_is_heeded(world, monkeypatch):  # noqa: F811
+    asked: list[str] = []
+
+    def slow(bench, question, now=None):
+        found = gating.answer(bench, question, now)
+        asked.append(asked[0] if asked else world.ask("cy"))
+        return found
+
+    enforced(world, "enforce")
+    monkeypatch.setattr("mlflow_unlearn.commands.promoting.answer", slow)
+    done = promote("models:/m/2", "champion")
+    assert (done["promoted"], done["codes"], len(asked), champion(world)) == (False, ["affected", "due"], 2, None)
+
+
+def test_the_evidence_names_the_head_that_was_looked_at_and_a_ledger_that_never_rests_is_said(world, monkeypatch):  # noqa: F811
+    head = world.bench.ledger.head()
+    assert head.digest in promote("models:/m/2", "champion")["evidence"]
+
+    def slow(bench, question, now=None):
+        found = gating.answer(bench, question, now)
+        bench.ledger.spend_pool(f"pool-{bench.ledger.head().number}", "er-1", found.evidence.now)
+        return found
+
+    monkeypatch.setattr("mlflow_unlearn.commands.promoting.answer", slow)
+    with pytest.raises(LedgerError, match="others wrote in the ledger each of 5 times while the gate looked; nothing was changed"):
+        promote("models:/m/1", "champion")
+    assert champion(world) == FORGOT
+
+
 @pytest.mark.parametrize(
     ("uri", "alias", "said"), [("models:/m@champion", "a", "name the version"), ("models:/m/2", "v1", "takes no alias of this name")]
 )
@@ -111,6 +144,21 @@ def test_two_people_have_to_approve_and_a_signer_is_none_of_them(world, monkeypa
     assert gate_version("models:/m/2", alias="staging")["codes"] == ["approvals"]
     with pytest.raises(ConfigError, match=r"signer ci: key .* is not trusted as reviewer"):
         sign("ci", ReviewKind.APPROVAL, "reviewed", monkeypatch)
+
+
+def test_whose_evaluator_key_ended_still_reviews_nothing_that_it_signed(world, monkeypatch):  # noqa: F811
+    policy(world, "approvals: 0", "approvals: 1")
+    keys = world.bench.settings.key_folder
+    new_key(Wanted(holder="eva", roles=(Role.EVALUATOR,)), Owner(reference="owner"))
+    kept = Statements(world.bench.registry)
+    kept.keep_certificate(FORGOT, countersign(kept.certificate(FORGOT), signing_keys.signer("eva", keys)))
+    revoke_key("eva", "superseded", Owner(reference="owner"))
+    second = signing_keys.create(keys, "eva2", signing_keys.from_environment)
+    add_key(second.public.hex(), Wanted(holder="eva", roles=(Role.REVIEWER,)), Owner(reference="owner"))
+    with pytest.raises(LineageError, match="eva signed its certificate, and nobody reviews what he or she signed"):
+        sign("eva2", ReviewKind.APPROVAL, "reviewed", monkeypatch)
+    sign("rae", ReviewKind.APPROVAL, "reviewed", monkeypatch)
+    assert gate_version("models:/m/2", alias="champion")["answer"] == "yes"
 
 
 def inconclusive(world: World) -> ModelVersion:  # noqa: F811
@@ -175,6 +223,11 @@ def steps(system: str) -> tuple[dict[str, str], list[str]]:
     return job["variables"], [step for step in (*job["before_script"], *job["script"]) if "pip install" not in step and step != "cd unlearn"]
 
 
+def in_shell(commands: list[str], environment: dict[str, str], world: World) -> subprocess.CompletedProcess[str]:  # noqa: F811
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", "\n".join(f"({command})" for command in commands)]
+    return subprocess.run(shell, env=environment, cwd=world.root / "unlearn", capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(("system", "asked"), [("github-actions", {FORGOT: 0, TRAINED: 1}), ("gitlab-ci", {FORGOT: 0, None: 2})])
 def test_the_deployment_jobs_go_on_after_a_yes_alone(world, system, asked, tmp_path):  # noqa: F811
     variables, commands = steps(system)
@@ -188,10 +241,13 @@ def test_the_deployment_jobs_go_on_after_a_yes_alone(world, system, asked, tmp_p
             "ALIAS": "champion",
             "VERSION": (version or unsigned).version,
             "MLFLOW_UNLEARN_TAG_KEY_FILE": str(tmp_path / "unlearn/tag.key"),
+            "MLFLOW_UNLEARN_LEDGER_URI": world.bench.settings.ledger_uri,
         }
         environment |= {"TAG_KEY": key, "UNLEARN_TAG_KEY": str(tmp_path / "key")}
-        shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", "\n".join(f"({command})" for command in commands)]
-        done = subprocess.run(shell, env=environment, cwd=world.root / "unlearn", capture_output=True, text=True, check=False)
+        done = in_shell(commands, environment, world)
         assert done.returncode == code, done.stdout + done.stderr
+    nowhere = in_shell(commands, environment | {"MLFLOW_UNLEARN_LEDGER_URI": ""}, world)
+    assert (nowhere.returncode, nowhere.stdout) == (2, "")
+    assert re.fullmatch(r"the (secret|variable) MLFLOW_UNLEARN_LEDGER_URI is not set\n", nowhere.stderr)
     assert champion(world) == FORGOT
     assert [each["version"] for each in history()["promotions"]] == ["m/2"]

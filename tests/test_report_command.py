@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from asked_repository import asked, asked_template  # noqa: F401 - fixtures
-from certified import certificate, model_folder, payload
+from certified import NOW, certificate, model_folder, payload
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from signed_versions import run, version
@@ -24,6 +24,7 @@ from mlflow_unlearn import dsse
 from mlflow_unlearn.adapters.statements import Statements
 from mlflow_unlearn.cli import main
 from mlflow_unlearn.commands.attesting import attest_version
+from mlflow_unlearn.commands.bundling import folder_of
 from mlflow_unlearn.commands.reporting import report, zipped
 from mlflow_unlearn.commands.requests import Requested, Terms, add_request, note_recipient
 from mlflow_unlearn.commands.signing_keys import Owner, Wanted, new_key
@@ -33,7 +34,7 @@ from mlflow_unlearn.lineage import ModelVersion
 from mlflow_unlearn.records import Basis, Effect
 from mlflow_unlearn.stages.signing import signer_for
 from mlflow_unlearn.stages.workbench import Workbench
-from mlflow_unlearn.statements import CERTIFICATE, CertifiedRequest, Role
+from mlflow_unlearn.statements import CERTIFICATE, REVIEW, CertifiedRequest, Review, ReviewKind, Role
 from mlflow_unlearn.verifier import subject_of
 from mlflow_unlearn.verifier.envelopes import IN_TOTO
 
@@ -224,13 +225,73 @@ def test_the_command_line_says_where_it_is_and_what_it_is_worth(bench: Workbench
     assert shown.output.startswith(f"build/reports/{request_id}.zip: ")
     assert "m/2: the verifier says yes" in shown.output
     assert CliRunner().invoke(main, ["report", "er-0"]).exit_code == 2
+    bench.registry.client.set_model_version_tag("m", "2", "unlearn.certificate", "[/bold]")
+    shown = CliRunner().invoke(main, ["report", request_id])
+    assert (shown.exit_code, "found '[/bold]'; delete the tag" in shown.output) == (0, True)
+
+
+def decided(bench: Workbench, model: ModelVersion, **changes: Any) -> None:
+    """A review of a version, signed and kept beside it."""
+    statements = Statements(bench.registry)
+    said = Review(
+        kind=ReviewKind.APPROVAL, registered=statements.registration(model), alias="champion", reason="reviewed", issued_at=NOW, expires_at=NOW
+    )
+    signer = signer_for(Role.EVALUATOR, bench.trust, bench.settings)
+    payload = dsse.statement(REVIEW, [{"name": "certificate", "digest": {"sha256": "0" * 64}}], replace(said, **changes))
+    statements.keep_review(model, dsse.seal(payload, IN_TOTO, [signer]))
 
 
 def test_a_reviewers_decision_is_in_it_by_its_digest(bench: Workbench, request_id: str, tmp_path: Path) -> None:
-    model = unlearned(bench, request_id)
-    signer = signer_for(Role.EVALUATOR, bench.trust, bench.settings)
-    envelope = dsse.seal(dsse.statement("https://example.org/any", [], {"said": 1}), IN_TOTO, [signer])
-    Statements(bench.registry).keep_review(model, envelope)
+    decided(bench, unlearned(bench, request_id))
     names = [name for name in reported(request_id, tmp_path).files if "/reviews/" in name]
     assert len(names) == 1
     assert re.fullmatch(rf"{HOME}/reviews/[0-9a-f]{{64}}\.json", names[0])
+
+
+def plant(bench: Workbench, model: ModelVersion, tmp_path: Path, name: str, raw: bytes) -> None:
+    """What anybody who may write into a run can put there."""
+    (tmp_path / Path(name).name).write_bytes(raw)
+    folder = str(Path("unlearn", name).parent)
+    bench.registry.client.log_artifact(Statements(bench.registry).registration(model).run_id, str(tmp_path / Path(name).name), folder)
+
+
+def test_a_decision_whose_reason_is_no_code_stays_out_and_is_told(bench: Workbench, request_id: str, tmp_path: Path) -> None:
+    model = unlearned(bench, request_id)
+    decided(bench, model, reason="asked for by ana of Elm street")
+    plant(bench, model, tmp_path, f"reviews/{'a' * 64}.json", b"garbage of Elm street")
+    found = reported(request_id, tmp_path)
+    assert not [name for name, raw in found.files.items() if "/reviews/" in name or b"Elm street" in raw]
+    assert any(line.startswith(f"{HOME}/reviews: 2 files there are no reviews that can be read") for line in found.said["absent"])
+
+
+def test_documents_that_are_none_stay_out_and_keep_nobody_from_the_rest(bench: Workbench, request_id: str, tmp_path: Path) -> None:
+    model, names = unlearned(bench, request_id), ("evaluation", "verdict", "validation", "commitment", "split")
+    for name, raw in zip(names, (b"", b"\xff", b"[1]", b'{"text": "Elm street"}', b"[" * 100_000), strict=True):
+        plant(bench, model, tmp_path, f"{name}.json", raw)
+    found = reported(request_id, tmp_path)
+    assert {f"{HOME}/{name}.json: what lies in MLflow is no such document" for name in names} <= set(found.said["absent"])
+    assert not [name for name, raw in found.files.items() if b"Elm street" in raw or name in {f"{HOME}/{each}.json" for each in names}]
+    assert found.said["versions"] == [{"version": "m/2", "answer": "yes"}]
+
+
+def test_a_document_that_says_otherwise_than_the_certificate_stays_out(bench: Workbench, request_id: str, tmp_path: Path) -> None:
+    model = unlearned(bench, request_id)
+    good = reported(request_id, tmp_path).files[f"{HOME}/unlearned.json"]
+    plant(bench, model, tmp_path, "unlearned.json", json.dumps({**json.loads(good), "notes": ["Elm street"]}).encode())
+    plant(bench, model, tmp_path, "evaluation.json", b"\xff")
+    found = reported(request_id, tmp_path)
+    assert not [name for name, raw in found.files.items() if b"Elm street" in raw]
+    assert {f"{HOME}/unlearned.json: what lies in MLflow is not what the certificate says"} < set(found.said["absent"])
+    assert found.said["versions"] == [{"version": "m/2", "answer": "yes"}]
+
+
+def test_no_two_models_share_a_folder() -> None:
+    names = ("m", "M", "a.b", "a_b", "a b", "a=2Eb", "=2E", ".", "é", "e\u0301", "ü" * 200, "u" * 200, "u" * 199 + "U")
+    folders = [folder_of(ModelVersion(name=name, version="1")) for name in names]
+    assert len({folder.lower() for folder in folders}) == len(names)
+    assert all(re.fullmatch(r"versions/[0-9A-Za-z_=-]{1,100}/1", folder) for folder in folders)
+
+
+def test_figures_stand_in_one_piece_and_a_small_p_is_no_zero(whole: Reported) -> None:
+    assert re.search(r'<td class="short">(&lt; 0\.0001|0\.\d{4})</td>', whole.page)
+    assert ".short{white-space:nowrap}" in whole.page

@@ -32,7 +32,7 @@ def test_a_file_reads_back_as_the_value_that_was_written(tmp_path, monkeypatch):
     monkeypatch.setattr(trust, "datetime", type("Then", (), {"now": lambda zone: NOW}))
     held = trusting(BO.line(TRAINER), policy_file="c" * 64)
     with trust.turn(tmp_path / "state"):
-        trust.write(tmp_path / "trust.json", held, [ANA])
+        (tmp_path / "trust.json").write_bytes(trust.sealed(held, [ANA]))
     assert trust.held(tmp_path / "trust.json") == held
     assert (tmp_path / "state/.gitignore").read_text() == "*\n"
 
@@ -106,11 +106,11 @@ def test_every_change_has_the_next_number_and_leaves_the_rest():
     added = trust.with_key(held, BO.line(TRAINER), later)
     ended = trust.rotated(added, BO.key_id, CY.line(TRAINER), later)
     gone = trust.revoked(ended, [BO.key_id], "superseded", later)
-    named = trust.with_policy(gone, "d" * 64, later)
+    named = trust.with_pins(gone, trust.Pins(policy_file="d" * 64, policy="e" * 64, data="f" * 64), later)
     assert [each.number for each in (held, added, ended, gone, named)] == [1, 2, 3, 4, 5]
     assert [key.valid_until for key in ended.keys] == [NOW + 730 * DAY, later + 30 * DAY, NOW + 730 * DAY]
     assert [(key.revoked_at, key.revoked_for) for key in named.keys] == [(None, ""), (later, "superseded"), (None, "")]
-    assert (named.policy_file, named.issued_at) == ("d" * 64, later)
+    assert (named.policy_file, named.policy, named.data, named.issued_at) == ("d" * 64, "e" * 64, "f" * 64, later)
 
 
 def test_a_rotation_never_lengthens_the_life_of_the_old_key():

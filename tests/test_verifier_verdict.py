@@ -329,6 +329,10 @@ def test_an_attempt_that_cannot_be_has_no_limits(number: Any) -> None:
     assert "PASS" not in recounted(changed(base("an honest retrain"), ("evaluation", "attempt"), number))
 
 
+def test_an_unknown_claim_is_no_claim() -> None:
+    assert recounted(changed(base("an honest retrain"), ("unlearned", "claim"), "measured")) == []
+
+
 @pytest.mark.parametrize("drawn", [-5, -1000, 0, 1, True])
 def test_so_many_permutations_cannot_have_been_drawn(drawn: Any) -> None:
     assert "PASS" not in recounted(changed(base("an honest retrain"), ("evaluation", "settings", "permutations"), drawn))

@@ -53,7 +53,7 @@ ANA, BO, CY = Person("ana"), Person("bo"), Person("cy")
 
 def trusting(*more: TrustedKey, **changes: object) -> Trust:
     """A trust file of the owner ANA, with more keys and any field changed."""
-    begun = trust.begun(ANA.line(Role.OWNER), "", NOW)
+    begun = trust.begun(ANA.line(Role.OWNER), trust.Pins(), NOW)
     return replace(replace(begun, keys=(*begun.keys, *more)), **changes)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """What a person states about a version that was trained before anybody recorded it: held against what was recorded, and written as its tags.
 
-Nothing recorded is taken back: a statement may name more than the registry does, never less. Which tags were stated stands in one of their own.
+Nothing recorded is taken back: a statement may name more than the registry does, never less. Which tags were stated stands in one of their own, and
+the statement stays among the artifacts: once adopted, always adopted, whatever becomes of the tags.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..ancestry import trouble
+from ..documents import encode
 from ..errors import LineageError
 from ..lineage import ModelVersion, Relation, VersionLineage
+from ..statements import ADOPTED
+from ..verifier import UndecidedError, open_envelope, read_json
 from .registry_descent import DATASET_TAG, by_name
 from .registry_rows import ADOPTED_TAG, BASE_MODEL_TAG, RELATION_TAG
 from .statements import Statements
 from .training_data import TrainingData
 
+ADOPTED_NOTE = "its lineage was stated by a person and not recorded by its training"
 _NAMED = 4
+_OURS = "unlearn."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +77,43 @@ def adoption(statements: Statements, model: ModelVersion, stated: Stated) -> Ado
     _require_no_contradiction(recorded, stated, tags, earlier)
     if problem := trouble(lineage):
         raise LineageError(f"{model}: still unknown: {problem}; name all its data, and what it was made from: --made-from VERSION or --nothing-else")
-    if ADOPTED_TAG not in tags and trouble(recorded) is None and not _says_more(lineage, recorded):
+    if ADOPTED_TAG not in tags and not _says_more(lineage, recorded) and unrecorded(statements, recorded) is None:
         raise LineageError(f"{model}: all of this is recorded by its training; sign that with `mlflow-unlearn attest models:/{model}`")
     gone: dict[str, str | None] = {name: None for name in earlier if name not in new}
     changes = any(tags.get(name) != value for name, value in {**new, **mark, **gone}.items())
     return Adoption(lineage=lineage, tags={**gone, **new, **mark}, changes=changes, before=changes and ADOPTED_TAG in tags)
+
+
+def unrecorded(statements: Statements, lineage: VersionLineage) -> str | None:
+    """Why a lineage is not what a run recorded, so that only a person can stand for it; None where it is.
+
+    Any client may set tags of a version: they may add to what its run says, and never stand in for it.
+    """
+    model = lineage.model
+    if lineage.adopted:
+        return ADOPTED_NOTE
+    if (before := _stated_before(statements, model)) is not None:
+        return before
+    others = {name: value for name, value in statements.tags(model).items() if not name.startswith(_OURS)}
+    alone = statements.registry.closure(model, others)[0]
+    if problem := trouble(alone):
+        return f"its run did not record it: without tags of the version, which any client can set, {problem}"
+    if left_out := {each.parent for each in alone.ancestors} - {each.parent for each in lineage.ancestors}:
+        return f"tags of the version hide that its run started from {_some(sorted(map(str, left_out)))}"
+    return None
+
+
+def _stated_before(statements: Statements, model: ModelVersion) -> str | None:
+    """What a person once stated stays stated by a person, also when tags are gone; one that cannot be read may be such a statement."""
+    registered = encode(statements.registration(model))
+    for raw in statements.lineages(model):
+        try:
+            definition = read_json(open_envelope(raw, "lineage").payload, "lineage")["predicate"]["buildDefinition"]
+            if definition["buildType"] == ADOPTED and definition["externalParameters"]["registered"] == registered:
+                return ADOPTED_NOTE
+        except (UndecidedError, KeyError, TypeError):
+            return "what is kept as an earlier statement of it cannot be read, and may be a person's"
+    return None
 
 
 def _require_no_contradiction(recorded: VersionLineage, stated: Stated, tags: Mapping[str, str], earlier: Sequence[str]) -> None:

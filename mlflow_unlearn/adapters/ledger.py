@@ -1,5 +1,5 @@
-"""The ledger: the record of erasure requests, of pinned parents, of attempts, of spent canary pools, of promotions, and of the projects
-that share it.
+"""The ledger: the record of erasure requests, of pinned parents, of attempts, of spent canary pools, of promotions, of changes of the
+trust file, and of the projects that share it.
 
 SQLite by default, Postgres in production. It holds keyed tags, codes and moments, and refuses free text. It is append-only: everything is an
 event of a hash chain (ledger_store.py), and what stands is what the events add up to (ledger_state.py).
@@ -19,11 +19,12 @@ from .ledger_book import Page
 from .ledger_promotions import PromotionEntries
 from .ledger_requests import RequestEntries, entry_of
 from .ledger_tombstones import TombstoneEntries
+from .ledger_trust import TrustEntries
 
 Jobs = tuple[Mapping[str, Any], ...]
 
 
-class Ledger(RequestEntries, TombstoneEntries, PromotionEntries):
+class Ledger(RequestEntries, TombstoneEntries, PromotionEntries, TrustEntries):
     """Everything the ledger knows; see `LedgerBook` for its arguments."""
 
     def pinned_parent(self, model: str, spec: str) -> Parent | None:

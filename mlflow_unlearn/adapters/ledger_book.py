@@ -32,6 +32,8 @@ class Page:
 
     connection: Connection
     state: LedgerState
+    began: Head
+    """The last event before this transaction."""
     _known: dict[tuple[int, str], list[str]] = field(default_factory=dict)
     _blocks: dict[int, dict[str, store.Placed]] = field(default_factory=dict)
     """Lines that were checked, and blocks that were read, in this transaction."""
@@ -164,7 +166,7 @@ class LedgerBook:
                 f"ledger: wrong or lost tag key: the ledger is written with key {state.key_id}, the key in use is {self.key_id}; "
                 "restore the key file, see MLFLOW_UNLEARN_TAG_KEY_FILE"
             )
-        return Page(connection=connection, state=state)
+        return Page(connection=connection, state=state, began=Head(number=state.number, digest=state.digest))
 
 
 def _refuse_rolled_back(connection: Connection, state: LedgerState, seen: Head) -> None:

@@ -1,4 +1,4 @@
-"""What the ledger's events add up to: requests with their clocks, pins, attempts, pools, tombstones, projects, plans and promotions.
+"""What the ledger's events add up to: requests with their clocks, pins, attempts, pools, tombstones, projects, plans, promotions and trust.
 
 Nothing here is stored: it is derived from the chain each time, so that there is no second copy that could say something else.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..deadlines import due
@@ -66,6 +66,8 @@ class LedgerState:
 
     number: int = 0
     digest: str = NO_EVENT
+    at: datetime | None = None
+    """Moment of that event."""
     key_id: str | None = None
     """Check value of the tag key that the tags are written with."""
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -81,6 +83,8 @@ class LedgerState:
     plans: dict[str, dict[str, tuple[datetime, tuple[dict[str, Any], ...]]]] = field(default_factory=dict)
     """Request -> project -> (when, its jobs)."""
     promotions: list[Promotion] = field(default_factory=list)
+    trusted: tuple[int, str] | None = None
+    """Number and payload digest of the latest change of the trust file."""
     sets: dict[int, Sets] = field(default_factory=dict)
     """Event number -> the lines that have to be beside it."""
 
@@ -100,11 +104,12 @@ class LedgerState:
         try:
             body = json.loads(event.body)
             act(self, event, body)
+            at = _at(event).astimezone(UTC)
         except (KeyError, TypeError, ValueError, ConfigError):
             raise tampered(f"event {event.number} ('{event.kind}') does not hold what such an event holds") from None
         if body.get("sets"):
             self.sets[event.number] = body["sets"]
-        self.number, self.digest = event.number, event.digest
+        self.number, self.digest, self.at = event.number, event.digest, at
 
     def change(self, request_id: str, *, entry: Mapping[str, Any] | None = None, **values: Any) -> None:
         """Change fields of a request, and of its entry."""
@@ -240,3 +245,8 @@ def _promoted(state: LedgerState, event: Event, body: dict[str, Any]) -> None:
 
 
 _ACTS["not promoted"] = _promoted
+
+
+@_on("trusted")
+def _trusted(state: LedgerState, event: Event, body: dict[str, Any]) -> None:
+    state.trusted = max(state.trusted or (0, ""), (int(body["number"]), str(body["digest"])))

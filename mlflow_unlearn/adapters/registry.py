@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import re
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 import mlflow
@@ -26,6 +25,7 @@ from ..ensembles import MANIFEST
 from ..errors import LineageError, StoreError, TamperedError
 from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
+from .downloads import artifact, fetched_to_stay
 from .registry_closure import closure
 from .registry_descent import DATASET_TAG, UNKNOWN_BASE, UNREADABLE, VERDICT_TAG, Origins, by_name
 from .registry_files import KeptAnswers
@@ -120,7 +120,7 @@ class Registry:
         """
         with _reachable():
             source = self.client.get_model_version(model.name, model.version).source
-            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, tracking_uri=self.client.tracking_uri))
+            root = fetched_to_stay(source, self.client.tracking_uri)
         ensembles = [ModelFiles(model=each.parent, tokenizer=each.parent) for each in root.glob(f"data/*/{MANIFEST}")]
         files = ensembles[0] if ensembles else ModelFiles(model=root / "model", tokenizer=root / "components" / "tokenizer")
         if not files.weights:
@@ -152,16 +152,14 @@ class Registry:
         return decode(Verdicts, {"verdicts": document["verdicts"]}, f"{model}: verdict.json").verdicts if document else ()
 
     def document(self, model: ModelVersion, name: str) -> dict[str, Any] | None:
-        """A stage document that was logged with a version, e.g. `verdict` or `evaluation`."""
+        """A stage document that was logged with a version, e.g. `verdict` or `evaluation`; None where there is none.
+
+        Raises:
+            TamperedError: what lies there is no JSON object.
+        """
         with _reachable():
             run_id = self.client.get_model_version(model.name, model.version).run_id
-            try:
-                path = mlflow.artifacts.download_artifacts(
-                    run_id=run_id, artifact_path=f"{DOCUMENTS}/{name}.json", tracking_uri=self.client.tracking_uri
-                )
-            except (MlflowException, OSError):
-                return None
-        return cast(dict[str, Any], json.loads(Path(path).read_bytes()))
+            return artifact(run_id, f"{DOCUMENTS}/{name}.json", self.client.tracking_uri)
 
     def _read(self, read: Callable[[Rows], T]) -> T:
         """By MLflow's tables where they are at hand and as expected, else by its client's pages."""

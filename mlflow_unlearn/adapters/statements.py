@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -20,13 +21,15 @@ from ..errors import LineageError, TamperedError
 from ..lineage import ModelVersion
 from ..statements import UNSIGNED, Registration
 from ..verifier import UndecidedError, open_envelope
-from ..verifier.documents import LIMIT
+from ..verifier.documents import read_file
+from .downloads import fetched, fetched_to_stay
 from .registry import DOCUMENTS, Registry
 from .registry import _reachable as reachable
 from .registry_rows import CERTIFICATE_TAG, LINEAGE_RUN_TAG, LINEAGE_TAG
 
 _REVIEWS = f"{DOCUMENTS}/reviews"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LINEAGE = re.compile(r"lineage(-[0-9a-f]{64})?\.json")
 _SIGNED = re.compile(r"Signed by [^\n]*\Z")  # as statements.signed_by writes it
 
 
@@ -62,10 +65,15 @@ class Statements:
     def reviews(self, model: ModelVersion) -> tuple[bytes, ...]:
         """Envelopes of everything that reviewers signed about the versions of this run, by digest; not one of them is verified."""
         run_id = _run_of(self._version(model))
-        with reachable():
-            listed = [each.path for each in self._artifacts(run_id).list_artifacts(_REVIEWS)] if run_id else []
-        kept = sorted(path for path in listed if _DIGEST.fullmatch(Path(path).stem))
+        kept = (path for path in self._listed(run_id, _REVIEWS) if _DIGEST.fullmatch(Path(path).stem))
         return tuple(raw for path in kept if (raw := self._read(run_id, path)) is not None)
+
+    def lineages(self, model: ModelVersion) -> tuple[bytes, ...]:
+        """Whatever was ever kept as a statement of lineage about the versions of this run, also what no tag names; nothing of it is verified."""
+        version = self._version(model)
+        runs = sorted({version.run_id, version.tags.get(LINEAGE_RUN_TAG)} - {None, ""})
+        kept = ((run, path) for run in runs for path in self._listed(run, DOCUMENTS) if _LINEAGE.fullmatch(Path(path).name))
+        return tuple(raw for run, path in kept if (raw := self._read(run, path)) is not None)
 
     def keep_certificate(self, model: ModelVersion, envelope: bytes, *, replace: bool = False) -> None:
         """Put a certificate beside a version; one that is there already changes nothing, and with more signatures takes its place.
@@ -83,16 +91,29 @@ class Statements:
         """Put what a reviewer signed beside a version."""
         self._write(self._run(model), f"{_REVIEWS}/{_digest(envelope, f'{model}: review')}.json", envelope)
 
-    def folder(self, model: ModelVersion) -> Path:
-        """The files of a version on this machine: all that was logged, MLmodel included; downloaded where they are not local.
+    @contextmanager
+    def files(self, model: ModelVersion) -> Iterator[Path]:
+        """The files of a version on this machine: all that was logged, MLmodel included; what had to be fetched is removed at the end.
 
         Raises:
             LineageError: they are not there.
         """
+        with ExitStack() as stack:
+            with self._found(model) as (source, store):
+                folder = stack.enter_context(fetched(source, store))
+            yield folder
+
+    def folder(self, model: ModelVersion) -> Path:
+        """The same for as long as this process lasts."""
+        with self._found(model) as (source, store):
+            return fetched_to_stay(source, store)
+
+    @contextmanager
+    def _found(self, model: ModelVersion) -> Iterator[tuple[str, str]]:
         with reachable():
-            source = self._version(model).source
+            source = str(self._version(model).source)
             try:
-                return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, tracking_uri=self.registry.client.tracking_uri))
+                yield source, self.registry.client.tracking_uri
             except OSError as error:
                 raise LineageError(f"{model}: its files are not in the artifact store ({type(error).__name__}); restore them") from error
 
@@ -180,14 +201,19 @@ class Statements:
 
     def _read(self, run_id: str, path: str) -> bytes | None:
         """An artifact, None where there is none; of one that is too long as much as shows it."""
-        if not run_id:
+        if path not in self._listed(run_id, str(Path(path).parent)):
             return None
         with reachable(), tempfile.TemporaryDirectory(prefix="mlflow-unlearn-") as aside:
-            store = self._artifacts(run_id)
-            if path not in {each.path for each in store.list_artifacts(str(Path(path).parent))}:
-                return None
-            with Path(store.download_artifacts(path, aside)).open("rb") as stream:
-                return stream.read(LIMIT + 1)
+            try:
+                return read_file(Path(self._artifacts(run_id).download_artifacts(path, aside)))
+            except OSError as error:
+                raise LineageError(f"{path} of run {run_id}: cannot be read ({type(error).__name__}); see to the artifact store") from error
+
+    def _listed(self, run_id: str, folder: str) -> list[str]:
+        """Paths of the files in a folder of a run's artifacts, in their order."""
+        with reachable():
+            listed = self._artifacts(run_id).list_artifacts(folder) if run_id else []
+        return sorted(each.path for each in listed if not each.is_dir)
 
     def _write(self, run_id: str, path: str, envelope: bytes) -> None:
         if self._read(run_id, path) == envelope:

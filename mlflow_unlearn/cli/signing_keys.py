@@ -140,11 +140,12 @@ def key_revoke(reference: str, reason: str, owner: str, json_output: bool) -> No
 
 
 @key.command("trust-policy")
+@click.option("--another-ledger", is_flag=True, help="Go on with this ledger, although the trust file names another one.")
 @_by_owner
 @as_json
 @one_line_errors
-def key_trust_policy(owner: str, json_output: bool) -> None:
-    """Stand for policy.yaml as it lies here: the gate refuses another one."""
+def key_trust_policy(another_ledger: bool, owner: str, json_output: bool) -> None:
+    """Stand for policy.yaml, the data section of params.yaml and the ledger as they are here: the gate refuses others."""
     from ..commands import signing_keys as commands
 
-    respond("key", commands.trust_policy(_owner(owner)), json_output)
+    respond("key", commands.trust_policy(_owner(owner), another_ledger), json_output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 _WORDS = {
     "yes": "the verifier says yes",
@@ -23,4 +24,4 @@ def show_report(out: Console, document: dict[str, Any]) -> None:
     if not document["versions"]:
         out.print("no version was made for this request")
     for line in document["absent"]:
-        out.print(f"[yellow]absent[/yellow] {line}", soft_wrap=True)
+        out.print(f"[yellow]absent[/yellow] {escape(line)}", soft_wrap=True)

@@ -10,19 +10,21 @@ from typing import Any
 
 from ..documents import encode
 from ..dsse import seal, statement
-from ..errors import ConfigError, LineageError
+from ..errors import ConfigError, LedgerError, LineageError
 from ..lineage import ModelVersion
-from ..policy import Enforcement
 from ..reasons import APPROVALS, OVERRIDES, refuse_other
 from ..records import Outcome, Promotion
 from ..signing_keys import Passphrase, from_environment
-from ..stages.gating import Answer, answer, asked
+from ..stages.gating import Answer, Question, answer, asked
 from ..stages.signing import signer_for
 from ..stages.workbench import Workbench
 from ..statements import REVIEW, Review, ReviewKind, Role
 from ..trust import read_trust
 from ..verifier.envelopes import IN_TOTO
 from .gating import document
+
+_TRIES = 5
+"""How often the gate is asked while others write in the ledger; a look takes seconds, and requests come in by the hour."""
 
 
 def promote(uri: str, alias: str) -> dict[str, Any]:
@@ -33,6 +35,7 @@ def promote(uri: str, alias: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: the URI names no version by its number, or the alias was moved by somebody else meanwhile.
+        LedgerError: others wrote in the ledger again and again while the gate looked.
     """
     from ..adapters import registry_aliases as aliases
 
@@ -41,19 +44,13 @@ def promote(uri: str, alias: str) -> dict[str, Any]:
         raise ConfigError(f"{uri}: what an alias points at may change while one looks; name the version, models:/NAME/VERSION")
     question = asked(bench, uri, alias)
     before = aliases.holder(bench.registry, question.model.name, alias)
-    found = answer(bench, question)
-    enforcement = found.policy.gate.enforced(question.model.name)
-    granted = found.decision.answer == "yes" or enforcement != "enforce"
-    already = before == question.model
-    if not (already and granted):
-        promotion = _promotion(found, alias, before, enforcement, granted)
-        bench.ledger.promote(promotion, _pointing(bench, question.model, alias, before) if granted else None)
+    found = _entered(bench, question, before)
     return document(found.decision) | {
         "alias": alias,
         "replaced": before.version if before else None,
-        "enforcement": enforcement,
-        "promoted": granted,
-        "already": already,
+        "enforcement": found.enforcement,
+        "promoted": _granted(found),
+        "already": before == question.model,
     }
 
 
@@ -82,7 +79,7 @@ def review(uri: str, alias: str, kind: ReviewKind, reason: str, passphrase: Pass
     holder = trust.keys[signer.key_id].holder
     if not proof.holds:
         raise LineageError("\n".join([f"{model}: nothing is signed that could be reviewed", *(problem.text for problem in proof.problems)]))
-    if holder in proof.signers:
+    if holder in proof.signers | proof.holders:
         raise LineageError(f"{model}: {holder} signed its {proof.kind}, and nobody reviews what he or she signed; another person has to")
     if kind is ReviewKind.OVERRIDE:
         _refuse_override(found)
@@ -117,15 +114,37 @@ def who() -> str:
         return f"uid-{os.getuid()}"
 
 
-def _promotion(found: Answer, alias: str, before: ModelVersion | None, enforcement: Enforcement, granted: bool) -> Promotion:
+def _entered(bench: Workbench, question: Question, before: ModelVersion | None) -> Answer:
+    """The gate's answer, and what follows from it: done and entered while nobody else writes, and only if nobody wrote since it was asked."""
+    from ..adapters.ledger_promotions import WentOnError
+
+    alias = question.alias or ""
+    for _ in range(_TRIES):
+        found = answer(bench, question)
+        granted = _granted(found)
+        if before == question.model and granted:
+            return found
+        try:
+            bench.ledger.promote(_promotion(found, alias, before), _pointing(bench, question.model, alias, before) if granted else None, found.head)
+        except WentOnError:
+            continue
+        return found
+    raise LedgerError(f"promote: others wrote in the ledger each of {_TRIES} times while the gate looked; nothing was changed, try again")
+
+
+def _granted(found: Answer) -> bool:
+    return found.decision.answer == "yes" or found.enforcement != "enforce"
+
+
+def _promotion(found: Answer, alias: str, before: ModelVersion | None) -> Promotion:
     decision = found.decision
     return Promotion(
         model=decision.model,
         alias=alias,
         replaced=before.version if before else None,
-        granted=granted,
+        granted=_granted(found),
         answer=decision.answer,
-        enforcement=enforcement,
+        enforcement=found.enforcement,
         codes=decision.codes,
         evidence=decision.evidence,
         by=who(),

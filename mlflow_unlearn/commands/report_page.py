@@ -15,6 +15,8 @@ from ..verifier import Report
 
 LISTED = 20
 """Versions of a trace that are named on the page; trace.html names all."""
+SHORT = 28
+"""Characters of a cell that is not broken, e.g. `0.512 (0.401 to 0.623)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,7 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
             plain(test["attack"]),
             _interval(test["auc"]),
             f"{test['epsilon']:.2f}",
-            f"{test['p_member']:.3f}",
+            _p(test["p_member"]),
             str(test["auc"]["n"]),
             _interval(report["gap"]["share"]) if report.get("gap") else "",
         )
@@ -185,6 +187,10 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
     ]
     columns = ("state", "attack", "AUC (95 %)", "epsilon at least", "p", "canaries", "share of memory left (95 %)")
     return _table(columns, rows) if rows else "<p>No canary was measured.</p>"
+
+
+def _p(value: float) -> str:
+    return "&lt; 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def _interval(score: Mapping[str, Any]) -> str:
@@ -239,8 +245,13 @@ def _list(lines: Iterable[str]) -> str:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are markup already."""
     head = "".join(f'<th scope="col">{plain(column)}</th>' for column in columns)
-    body = "".join(f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows)
+    body = "".join(f'<tr><th scope="row">{row[0]}</th>{"".join(map(_cell, row[1:]))}</tr>' for row in rows)
     return f'<div class="rows"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(markup: str) -> str:
+    """Figures and single words are not broken over lines."""
+    return f'<td class="short">{markup}</td>' if len(markup) <= SHORT else f"<td>{markup}</td>"
 
 
 _STYLE = """
@@ -252,6 +263,7 @@ h3{font-size:15px;margin:16px 0 4px}dl{display:grid;grid-template-columns:max-co
 dd{margin:0;overflow-wrap:anywhere}.rows{overflow:auto}table{border-collapse:collapse;width:100%;font-size:14px}
 td,th{padding:5px 10px;text-align:left;vertical-align:top;border-top:1px solid var(--rule);overflow-wrap:break-word}
 thead th{color:var(--soft);border-top:0;white-space:nowrap}tbody th{font-weight:600;min-width:9em}
+.short{white-space:nowrap}
 .pass{color:var(--pass)}.fail{color:var(--fail)}.inconclusive{color:var(--open)}
 pre{background:var(--card);padding:10px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}footer{padding:16px 28px 28px;font-size:13px}
 @media print{body{font-size:11px}header,main,footer{max-width:none;padding:0}section{break-inside:avoid-page}.rows{overflow:visible}}

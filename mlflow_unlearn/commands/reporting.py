@@ -7,67 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import verifier
 from ..digests import write_atomically
-from ..documents import decode, encode
-from ..errors import ConfigError, LineageError, StoreError, TamperedError
+from ..documents import encode
 from ..graph import to_html
 from ..lineage import ModelVersion, Trace, VersionLineage
 from ..records import ErasureRequest
 from ..stages.attesting import marked
 from ..stages.tracing import trace_requests
 from ..stages.workbench import Workbench
-from ..statements import Certificate
-from ..verifier import Report, UndecidedError
+from ..verifier import Report
 from ..verifier.answer import Case, verify
+from .bundling import Bundle, folder_of, kept_documents, kept_statements
 from .report_page import Facts, Version, page
 from .requests import open_ends, summary
 
 SCHEMA, REQUEST_SCHEMA = "mlflow-unlearn.bundle/1", "mlflow-unlearn.request/1"
-DOCUMENTS = ("split", "unlearned", "evaluation", "verdict", "commitment", "validation")
-"""What was registered beside a version: counts, digests and figures."""
 PURGE = "not purged yet: older versions, caches, remotes and backups still hold what they held"
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
-
-
-@dataclass
-class Bundle:
-    """What goes into the zip, and what should have and is not there."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
-
-    def json(self, name: str, document: Any) -> None:
-        """A document for people and machines."""
-        self.files[name] = (json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
-
-    def file(self, name: str, path: Path) -> bytes | None:
-        """A file of this machine, under another name."""
-        if not path.is_file():
-            self.absent.append(f"{name}: there is none here")
-            return None
-        self.files[name] = path.read_bytes()
-        return self.files[name]
-
-    def signed(self, name: str, read: Callable[[], bytes | None]) -> bytes | None:
-        """An envelope as it lies in MLflow; one that cannot be read, or was changed, is told and keeps nobody from the rest."""
-        try:
-            raw = read()
-        except (LineageError, StoreError, TamperedError) as error:
-            self.absent.append(f"{name}: {error}")
-            return None
-        if raw is not None:
-            self.files[name] = raw
-        return raw
 
 
 def report(request_id: str, out: Path) -> dict[str, Any]:
@@ -88,7 +51,7 @@ def report(request_id: str, out: Path) -> dict[str, Any]:
     of = {lineage.model: lineage for lineage in lineages}
     made = [_version(bench, bundle, lineage, trust) for lineage in lineages if request_id in lineage.requests]
     for ancestor in _ancestors(of, [each.model for each in made]):
-        _statements(bench, bundle, ancestor)
+        kept_statements(bench, bundle, ancestor)
     facts = _facts(bench, bundle, request, traced, made)
     _finish(bundle, facts)
     packed = zipped(bundle.files)
@@ -120,59 +83,32 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 def _version(bench: Workbench, bundle: Bundle, lineage: VersionLineage, trust: bytes | None) -> Version:
     """A version that was made for the request: its statements, its documents, and what the verifier answers without its files."""
     model, home = lineage.model, folder_of(lineage.model)
-    certificate = _statements(bench, bundle, model)
-    documents = {name: bench.registry.document(model, name) for name in DOCUMENTS}
-    for name, document in documents.items():
-        if document is not None:
-            bundle.json(f"{home}/{name}.json", document)
-    predicate, answered = _checked(bench, model, certificate, trust)
-    if isinstance(lock := predicate.get("lock"), dict):
-        bundle.json(f"{home}/environment.json", lock)
-    elif certificate is None:
-        bundle.absent.append(f"{home}/certificate.json: {model} has none, so that nobody stands for its verdict")
-    verdicts = predicate.get("verdicts") or (documents["verdict"] or {}).get("verdicts") or []
+    certificate = kept_statements(bench, bundle, model)
+    said: dict[str, Any] = certificate.predicate if certificate else {}
+    documents = kept_documents(bench, bundle, model, said)
+    if certificate is None:
+        bundle.absent.append(f"{home}/certificate.json: {model} has none that can be read, so that nobody stands for its verdict")
+    else:
+        bundle.json(f"{home}/environment.json", said["lock"])
     return Version(
         model=model,
         home=home,
         aliases=lineage.aliases,
         parent=lineage.parent,
-        run=predicate.get("unlearned") or documents["unlearned"] or {},
-        evaluation=predicate.get("evaluation") or documents["evaluation"] or {},
-        verdicts=verdicts,
-        not_claimed=predicate.get("not_claimed") or [],
-        report=answered,
-        policy_included=bool(predicate) and hashlib.sha256(bundle.files.get("policy.yaml", b"")).hexdigest() == predicate.get("policy_file"),
+        run=said.get("unlearned") or documents.get("unlearned", {}),
+        evaluation=said.get("evaluation") or documents.get("evaluation", {}),
+        verdicts=said.get("verdicts") or documents.get("verdict", {}).get("verdicts", []),
+        not_claimed=said.get("not_claimed", []),
+        report=_answered(bench, model, certificate.raw, trust) if certificate else None,
+        policy_included=bool(said) and hashlib.sha256(bundle.files.get("policy.yaml", b"")).hexdigest() == said["policy_file"],
     )
 
 
-def _checked(bench: Workbench, model: ModelVersion, certificate: bytes | None, trust: bytes | None) -> tuple[dict[str, Any], Report | None]:
-    """What a certificate says, and whether it holds."""
+def _answered(bench: Workbench, model: ModelVersion, certificate: bytes, trust: bytes | None) -> Report:
     from ..adapters.statements import Statements
 
-    if certificate is None:
-        return {}, None
     registered = encode(Statements(bench.registry).registration(model))
-    answered = verify(Case(certificate=certificate, trust=trust, registered=registered), datetime.now(UTC))
-    try:
-        document = verifier.read_json(verifier.open_envelope(certificate, "certificate").payload, "certificate")
-        predicate: dict[str, Any] = encode(decode(Certificate, document["predicate"], "certificate"))
-    except (UndecidedError, ConfigError, KeyError, TypeError):
-        return {}, answered  # the answer says why
-    return predicate, answered
-
-
-def _statements(bench: Workbench, bundle: Bundle, model: ModelVersion) -> bytes | None:
-    """Everything signed about a version into the bundle; its certificate back."""
-    from ..adapters.statements import Statements
-
-    statements, home = Statements(bench.registry), folder_of(model)
-    certificate = bundle.signed(f"{home}/certificate.json", lambda: statements.certificate(model))
-    lineage = bundle.signed(f"{home}/lineage.json", lambda: statements.lineage(model))
-    if certificate is None and lineage is None:
-        bundle.absent.append(f"{home}/lineage.json: nothing is signed about how {model} was made")
-    for raw in statements.reviews(model):
-        bundle.files[f"{home}/reviews/{verifier.open_envelope(raw, 'review').digest}.json"] = raw
-    return certificate
+    return verify(Case(certificate=certificate, trust=trust, registered=registered), datetime.now(UTC))
 
 
 def _ancestors(of: Mapping[ModelVersion, VersionLineage], models: list[ModelVersion]) -> Iterator[ModelVersion]:
@@ -235,8 +171,3 @@ def readme(facts: Facts) -> str:
         else "No version that was made for this request has a certificate: there is nothing to verify.",
     ]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def folder_of(model: ModelVersion) -> str:
-    """Where a version's files are in the zip; its name is somebody's text."""
-    return f"versions/{re.sub(r'[^A-Za-z0-9_-]', '_', model.name)}/{model.version}"

@@ -17,6 +17,8 @@ from ..stages.workbench import Workbench
 
 MOST_COMPLAINTS = 20
 """Lines with unknown ids that are named one by one."""
+_YEARS = (1970, 2200)
+"""In which a moment can lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,13 +165,15 @@ def parsed_moment(text: str, option: str) -> datetime:
     """A moment as typed.
 
     Raises:
-        ConfigError: not RFC 3339, or without a zone.
+        ConfigError: not RFC 3339, without a zone, or in a year that must be a slip.
     """
     try:
         value = datetime.fromisoformat(text)
         moment(value)
-    except (ValueError, ConfigError):
+    except (ValueError, OverflowError, ConfigError):
         raise ConfigError(f"{option}: expected a moment with its zone such as 2026-11-24T18:00:00Z") from None
+    if not _YEARS[0] <= value.year <= _YEARS[1]:
+        raise ConfigError(f"{option}: expected a year from {_YEARS[0]} to {_YEARS[1]}, found {value.year}")
     return value.astimezone(UTC).replace(microsecond=0)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from .. import signing_keys, trust
-from ..config import Settings, load_policy, settings
+from ..config import Settings, settings
 from ..documents import encode, moment
 from ..dsse import Signer
 from ..errors import ConfigError, TamperedError
 from ..reasons import REVOCATIONS
 from ..signing_keys import KeyFile, Passphrase, from_environment
+from ..stages import trusting
 from ..stages.signing import signer_for, usable_keys
+from ..stages.workbench import Workbench
 from ..statements import Role, Trust, TrustedKey
 
 POLICY = Path("policy.yaml")
@@ -47,21 +49,21 @@ def new_key(wanted: Wanted, owner: Owner) -> dict[str, Any]:
     Raises:
         ConfigError: a wrong holder, role or passphrase, or the holder has a trusted key here already.
     """
-    here, now = settings(), trust.this_second()
+    bench, now = Workbench(), trust.this_second()
+    here = bench.settings
     with trust.turn(here.state):
-        before = trust.held(here.trust_file) if here.trust_file.exists() else None
+        before = trusting.held(bench) if here.trust_file.exists() else None
         trust.trusted(bytes(32), wanted.holder, wanted.roles, wanted.days, now)  # complains before a key is made
         if before is None:
-            return _begin(wanted, here, owner, now)
+            return _begin(wanted, bench, owner, now)
         waiting = _waiting(wanted.holder, here, before)
         signer = _owner_if_any(here, owner)
         file = waiting or signing_keys.create(here.key_folder, wanted.holder, owner.passphrase)
         line = trust.trusted(file.public, wanted.holder, wanted.roles, wanted.days, now)
         if signer is None:
             return _about(line, here, None, [_backup(file), _ask_owner(line)])
-        after = trust.with_key(before, line, now)
-        trust.write(here.trust_file, after, [signer])
-    return _about(line, here, after, [_backup(file), _commit(here)])
+        after = trusting.change(bench, trust.with_key(before, line, now), [signer])
+    return _about(line, here, after, [_backup(file), *_then(bench, after)])
 
 
 def add_key(public: str, wanted: Wanted, owner: Owner) -> dict[str, Any]:
@@ -70,12 +72,13 @@ def add_key(public: str, wanted: Wanted, owner: Owner) -> dict[str, Any]:
     Raises:
         ConfigError: not a public key, or it is there already.
     """
-    here, now = settings(), trust.this_second()
+    bench, now = Workbench(), trust.this_second()
+    here = bench.settings
     line = trust.trusted(trust.public_key(public), wanted.holder, wanted.roles, wanted.days, now)
     with trust.turn(here.state):
-        after = trust.with_key(trust.held(here.trust_file), line, now)
-        trust.write(here.trust_file, after, [_owner(here, owner)])
-    return _about(line, here, after, [f"compare the key id with {line.holder} by another way than this one", _commit(here)])
+        after = trust.with_key(trusting.held(bench), line, now)
+        after = trusting.change(bench, after, [_owner(here, owner)])
+    return _about(line, here, after, [f"compare the key id with {line.holder} by another way than this one", *_then(bench, after)])
 
 
 def rotate_key(holder: str, days: int, overlap: timedelta, owner: Owner) -> dict[str, Any]:
@@ -85,9 +88,10 @@ def rotate_key(holder: str, days: int, overlap: timedelta, owner: Owner) -> dict
     Raises:
         ConfigError: the holder's key is not here, or not in the trust file.
     """
-    here, now = settings(), trust.this_second()
+    bench, now = Workbench(), trust.this_second()
+    here = bench.settings
     with trust.turn(here.state):
-        before = trust.held(here.trust_file, though_expired=True)
+        before = trusting.held(bench, though_expired=True)
         old, waiting = _in_use(holder, here, before)
         ran_out, signer = _problem(here.trust_file) is not None, _owner_if_any(here, owner)
         new = waiting or signing_keys.rotate(old, owner.passphrase)
@@ -98,10 +102,9 @@ def rotate_key(holder: str, days: int, overlap: timedelta, owner: Owner) -> dict
             signers.insert(0, signing_keys.unlock(new, owner.passphrase))
         if not signers:
             return _about(line, here, None, [_backup(new), _ask_owner(line)])
-        after = trust.rotated(before, former.key_id, line, now, overlap)
-        trust.write(here.trust_file, after, signers)
+        after = trusting.change(bench, trust.rotated(before, former.key_id, line, now, overlap), signers)
     ended = next(each for each in after.keys if each.key_id == former.key_id)
-    return _about(line, here, after, [*([_LOOK] if ran_out else []), _backup(new), _AGAIN, _commit(here)]) | {"ended": _line(ended, now)}
+    return _about(line, here, after, [*([_LOOK] if ran_out else []), _backup(new), _AGAIN, *_then(bench, after)]) | {"ended": _line(ended, now)}
 
 
 def revoke_key(reference: str, reason: str, owner: Owner) -> dict[str, Any]:
@@ -110,39 +113,46 @@ def revoke_key(reference: str, reason: str, owner: Owner) -> dict[str, Any]:
     Raises:
         ConfigError: no such key, an unknown reason, or no owner would be left.
     """
-    here, now = settings(), trust.this_second()
+    bench, now = Workbench(), trust.this_second()
+    here = bench.settings
     if reason not in REVOCATIONS:
         raise ConfigError(f"key revoke: expected one of {', '.join(REVOCATIONS)}")
     with trust.turn(here.state):
-        before = trust.held(here.trust_file)
+        before = trusting.held(bench)
         lines = _meant(reference, before)
         if reason == "superseded" and len(lines) > 1:
             ids = ", ".join(each.key_id[:16] for each in lines)
             raise ConfigError(f"key revoke: {reference} has {len(lines)} keys ({ids}); name the one that another took the place of")
-        after = trust.revoked(before, [each.key_id for each in lines], reason, now)
-        trust.write(here.trust_file, after, [_owner(here, owner)])
+        after = trusting.change(bench, trust.revoked(before, [each.key_id for each in lines], reason, now), [_owner(here, owner)])
     gone = [_line(each, now) for each in after.keys if each.key_id in {line.key_id for line in lines}]
     again = "nothing that was signed with it counts any more: have another key sign again what is still in use"
-    return {"revoked": gone, **_file(here, after), "next": [again, _commit(here)]}
+    return {"revoked": gone, **_file(here, after), "next": [again, *_then(bench, after)]}
 
 
-def trust_policy(owner: Owner) -> dict[str, Any]:
-    """Let an owner stand for policy.yaml as it lies in the current folder.
+def trust_policy(owner: Owner, another_ledger: bool = False) -> dict[str, Any]:
+    """Let an owner stand for policy.yaml and `data` of params.yaml as they lie in the current folder, and for the ledger.
+
+    Args:
+        owner: who signs.
+        another_ledger: go on with this ledger, although it is not the one that the trust file names.
 
     Raises:
-        ConfigError: there is none, or it has a mistake.
+        ConfigError: there is no policy.yaml, or a file has a mistake.
+        LedgerError: it is another ledger.
     """
-    here, now = settings(), trust.this_second()
-    found = _policy_file()
-    if not found:
+    bench, now = Workbench(), trust.this_second()
+    here, found = bench.settings, trusting.pins(bench)
+    if not found.policy_file:
         raise ConfigError(f"{POLICY}: not there; change to the folder of the policy that the gate reads")
     with trust.turn(here.state):
-        before = trust.held(here.trust_file)
-        changed = before.policy_file != found
-        after = trust.with_policy(before, found, now) if changed else before
+        before = trusting.held(bench, another_ledger=another_ledger)
+        found = found if found.data else replace(found, data=before.data)
+        unnamed = before.ledger is None and trusting.ledger_of(bench) is not None
+        changed = another_ledger or unnamed or found != trust.pins_of(before)
+        after = before
         if changed:
-            trust.write(here.trust_file, after, [_owner(here, owner)])
-    return {"changed": changed, **_file(here, after), "next": [_commit(here)] if changed else []}
+            after = trusting.change(bench, trust.with_pins(before, found, now), [_owner(here, owner)])
+    return {"changed": changed, **_file(here, after), "next": _then(bench, after) if changed else []}
 
 
 def show_keys(everything: bool = False) -> dict[str, Any]:
@@ -169,18 +179,17 @@ def show_keys(everything: bool = False) -> dict[str, Any]:
     }
 
 
-def _begin(wanted: Wanted, here: Settings, owner: Owner, now: datetime) -> dict[str, Any]:
+def _begin(wanted: Wanted, bench: Workbench, owner: Owner, now: datetime) -> dict[str, Any]:
     """The first key, and the trust file that it signs."""
-    trust.begun(trust.trusted(bytes(32), wanted.holder, wanted.roles, wanted.days, now), "", now)  # complains before a key is made
-    policy = _policy_file()
+    here, pins = bench.settings, trusting.pins(bench)
+    trust.begun(trust.trusted(bytes(32), wanted.holder, wanted.roles, wanted.days, now), pins, now)  # complains before a key is made
     path = signing_keys.key_file(here.key_folder, wanted.holder)
     kept = [each for each in signing_keys.found(here.key_folder) if each.path == path]
     file = kept[0] if kept else signing_keys.create(here.key_folder, wanted.holder, owner.passphrase)
     line = trust.trusted(file.public, wanted.holder, wanted.roles, wanted.days, now)
-    after = trust.begun(line, policy, now)
-    trust.write(here.trust_file, after, [signing_keys.unlock(file, owner.passphrase)])
+    after = trusting.change(bench, trust.begun(line, pins, now), [signing_keys.unlock(file, owner.passphrase)])
     tell = "tell this key id to whoever will verify, by another way than this repository: who replaces trust.json can replace it there too"
-    return _about(line, here, after, [tell, _backup(file), _commit(here)])
+    return _about(line, here, after, [tell, _backup(file), *_then(bench, after)])
 
 
 def _owner(here: Settings, owner: Owner) -> Signer:
@@ -228,12 +237,6 @@ def _meant(reference: str, held: Trust) -> list[TrustedKey]:
     return lines
 
 
-def _policy_file() -> str:
-    """sha256 of policy.yaml here, once it reads without a mistake."""
-    load_policy(POLICY)
-    return trust.policy_file(POLICY)
-
-
 def _problem(path: Path) -> str | None:
     try:
         trust.read_trust(path)
@@ -275,8 +278,17 @@ def _backup(file: KeyFile) -> str:
     return f"back up {_shown(file.path)} and its passphrase, apart from each other"
 
 
-def _commit(here: Settings) -> str:
-    return f"git add {_shown(here.trust_file)} && git commit"
+def _then(bench: Workbench, after: Trust) -> list[str]:
+    """What is left to do after a change."""
+    pinned = {"policy.yaml": after.policy_file, "data in params.yaml": after.data, "the ledger": after.ledger}
+    steps = [f"git add {_shown(bench.settings.trust_file)} && git commit"]
+    if missing := [name for name, value in pinned.items() if not value]:
+        steps.append(
+            f"no owner stands for {', '.join(missing)} yet, so the gate says yes to nothing: after `init`, `mlflow-unlearn key trust-policy`"
+        )
+    elif trusting.ledger_of(bench) is None:
+        steps.append("the ledger does not know of this change yet: run `mlflow-unlearn key trust-policy` where the tag key is")
+    return steps
 
 
 def _shown(path: Path) -> str:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..adapters.statements import Statements
     from ..adapters.training_data import TrainingData
 
-ADOPTED_NOTE = "its lineage was stated by a person and not recorded by its training"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Attestation:
@@ -41,7 +39,7 @@ class Attestation:
     @classmethod
     def of(cls, model: ModelVersion, found: verifier.Statement, *, new: bool) -> Attestation:
         """What a verified statement says."""
-        from ..adapters.signed_lineage import lineage_of
+        from ..adapters.stated_lineage import lineage_of
 
         holders = {key.key_id: key.holder for key in found.signers}
         return cls(model=model, digest=found.digest, holders=holders, adopted=lineage_of(found).adopted, new=new)
@@ -51,16 +49,18 @@ def attest(bench: Workbench, model: ModelVersion, passphrase: Passphrase = from_
     """Sign the lineage that was recorded for a version, unless a statement that holds says the same.
 
     Raises:
-        LineageError: it is not complete, or a person stated it.
+        LineageError: its run did not record all of it, or a person stated it, once or now.
         TamperedError: it is signed, and the registry says otherwise by now; or the files are not those that were registered.
         ConfigError: no trust file, or no trainer's key that can be used.
     """
+    from ..adapters.adoption import unrecorded
+
     statements = _statements(bench)
     trusted, lineage = trust.read_trust(bench.settings.trust_file), bench.registry.closure(model)[0]
     if (found := signed_lineage(statements, trusted, lineage)) is not None:
         return Attestation.of(model, found, new=False)
-    if lineage.adopted:
-        raise LineageError(f"{model}: {ADOPTED_NOTE}; sign such a statement with `mlflow-unlearn adopt models:/{model}`")
+    if (why := unrecorded(statements, lineage)) is not None:
+        raise LineageError(f"{model}: {why}; sign such a statement with `mlflow-unlearn adopt models:/{model}`")
     return sign_lineage(bench, lineage, trusted, passphrase)
 
 
@@ -96,10 +96,6 @@ def sign_lineage(
 
     statements, now = _statements(bench), trust.this_second()
     signer = signer_for(Role.TRAINER, trusted, bench.settings, passphrase)
-    folder = statements.folder(lineage.model)
-    with dsse.in_our_words():
-        subject = verifier.subject_of(folder)
-    require_weights(lineage.model, lineage.tensor_digest, subject)
     attested = Attested(
         registered=statements.registration(lineage.model),
         lineage=lineage,
@@ -108,7 +104,11 @@ def sign_lineage(
         expires_at=expiry(bench, now),
         stated=tuple(stated),
     )
-    payload = dsse.statement(LINEAGE, subject, provenance(statements, attested, folder))
+    with statements.files(lineage.model) as folder:
+        with dsse.in_our_words():
+            subject = verifier.subject_of(folder)
+        require_weights(lineage.model, lineage.tensor_digest, subject)
+        payload = dsse.statement(LINEAGE, subject, provenance(statements, attested, folder))
     envelope = dsse.seal(payload, IN_TOTO, [signer])
     with dsse.in_our_words():
         made = verifier.read_statement(envelope, trusted, Role.TRAINER, now)
@@ -127,7 +127,7 @@ def signed_lineage(statements: Statements, trusted: verifier.Trust, lineage: Ver
     Raises:
         TamperedError: it holds, and the registry says otherwise than what was signed.
     """
-    from ..adapters.signed_lineage import lineage_of, registration_of
+    from ..adapters.stated_lineage import lineage_of, registration_of
 
     raw = statements.lineage(lineage.model) if lineage.statement else None
     try:
@@ -136,13 +136,16 @@ def signed_lineage(statements: Statements, trusted: verifier.Trust, lineage: Ver
         return None
     if found is None or registration_of(found) != encode(statements.registration(lineage.model)):
         return None  # that of another version: a copy has the tags of what it was copied from
-    if against := lineage_of(found).contradictions(lineage):
+    stated = lineage_of(found)
+    if against := (*stated.contradictions(lineage), *stated.exchanged(statements.registration)):
         raise TamperedError(f"{lineage.model}: the registry says otherwise than what was signed: {'; '.join(against)}")
     return found
 
 
 def marked(bench: Workbench, traced: Trace, lineages: Sequence[VersionLineage]) -> Trace:
     """The trace with `signed` where a statement of lineage or a certificate holds, and a word at what a person stated."""
+    from ..adapters.adoption import ADOPTED_NOTE
+
     adopted, held = {lineage.model for lineage in lineages if lineage.adopted}, signed_versions(bench, lineages)
 
     def mark(lines: Sequence[TracedVersion]) -> tuple[TracedVersion, ...]:
@@ -167,7 +170,7 @@ def expiry(bench: Workbench, now: datetime) -> datetime:
 
 
 def _is_signed(statements: Statements, trusted: verifier.Trust, lineage: VersionLineage) -> bool:
-    from ..adapters.signed_lineage import lineage_of, registration_of
+    from ..adapters.stated_lineage import lineage_of, registration_of
 
     try:
         if signed_lineage(statements, trusted, lineage) is not None:
@@ -178,7 +181,8 @@ def _is_signed(statements: Statements, trusted: verifier.Trust, lineage: Version
         return False
     if found is None or registration_of(found) != encode(statements.registration(lineage.model)):
         return False
-    return not lineage_of(found).contradictions(lineage)
+    stated = lineage_of(found)
+    return not stated.contradictions(lineage) and not stated.exchanged(statements.registration)
 
 
 def _statements(bench: Workbench) -> Statements:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from .. import dsse, trust, verifier
 from ..commitments import Commitments
 from ..documents import decode, encode
-from ..errors import UnlearnError
+from ..errors import TamperedError, UnlearnError
 from ..records import Evaluation, Registered, Split, Unlearned, Verdict
 from ..review import not_claimed
 from ..statements import CERTIFICATE, Certificate, CertifiedRequest, LedgerHead, Role, signed_by
@@ -65,15 +65,22 @@ def installed() -> dict[str, str]:
 def _held(
     statements: Statements, trusted: verifier.Trust, registered: Registered, evaluation: Evaluation, verdicts: Sequence[Verdict]
 ) -> verifier.Statement | None:
-    """The certificate that the version has, if it holds today and is about these weights, figures and verdicts."""
+    """The certificate that the version has, if it holds today and is about these weights, figures and verdicts.
+
+    Raises:
+        TamperedError: its parent is another one by now.
+    """
     try:
         raw = statements.certificate(registered.model)
         found = verifier.read_statement(raw, trusted, Role.EVALUATOR, trust.this_second()) if raw is not None else None
     except (UnlearnError, verifier.RefusedError, verifier.UndecidedError):
         return None
     expected = {"registered": statements.registration(registered.model), "evaluation": evaluation, "verdicts": tuple(verdicts)}
-    same = found is not None and all(found.predicate.get(key) == encode(value) for key, value in expected.items())
-    return found if same else None
+    if found is None or any(found.predicate.get(key) != encode(value) for key, value in expected.items()):
+        return None
+    if found.predicate.get("parent") != encode(statements.registration(registered.parent)):
+        raise TamperedError(f"{registered.parent} was registered again since {registered.model} was made from it and certified; restore it")
+    return found
 
 
 def _sign(
@@ -82,8 +89,8 @@ def _sign(
     from ..adapters.signed_lineage import require_weights
 
     signer = signer_for(Role.EVALUATOR, trusted, bench.settings)
-    with dsse.in_our_words():
-        subject = verifier.subject_of(statements.folder(registered.model))
+    with statements.files(registered.model) as folder, dsse.in_our_words():
+        subject = verifier.subject_of(folder)
     require_weights(registered.model, registered.tensor_digest, subject)
     payload = dsse.statement(CERTIFICATE, subject, _certificate(bench, statements, registered, verdicts))
     envelope = dsse.seal(payload, IN_TOTO, [signer])
@@ -99,6 +106,7 @@ def _certificate(bench: Workbench, statements: Statements, registered: Registere
     unlearned = bench.value(Unlearned, "unlearned")
     return Certificate(
         registered=statements.registration(registered.model),
+        parent=statements.registration(registered.parent),
         requests=tuple(_request(bench, each) for each in registered.requests),
         commitments=_commitments(bench, registered),
         split=bench.value(Split, "split"),

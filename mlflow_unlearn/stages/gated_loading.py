@@ -27,7 +27,8 @@ def load_model(
 
     Args:
         uri: `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
-        enforcement: what a no or undecided does: `observe` logs it, `warn` warns, `enforce` raises; default: gate.enforcement of policy.yaml.
+        enforcement: what a no or undecided does: `observe` logs it, `warn` warns, `enforce` raises; default: gate.enforcement of policy.yaml if an
+            owner stands for it, else `enforce` once anything was signed.
         flavor: `pyfunc` or `transformers`.
         folder: the pipeline folder with params.yaml and policy.yaml; default: the current one.
         options: for MLflow's loader.
@@ -47,7 +48,7 @@ def load_model(
     question = asked(bench, uri)
     files = Statements(bench.registry).folder(question.model)
     found = answer(bench, Question(model=question.model, alias=question.alias, folder=files))
-    _heed(found.decision, enforcement or found.policy.gate.enforced(question.model.name))
+    _heed(found.decision, enforcement or found.enforcement)
     return load(files, flavor, options)
 
 

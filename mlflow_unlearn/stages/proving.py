@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,45 +17,10 @@ from ..policy import Policy
 from ..records import Outcome, Verdict
 from ..statements import CERTIFICATE, LINEAGE, REVIEW, Certificate, Registration, Review, Role
 from ..verifier import RefusedError, Statement, Trust, UndecidedError
+from .grounding import Ground, problem, undecided
 from .workbench import Workbench
 
 _ROLES = {"certificate": (Role.EVALUATOR, CERTIFICATE), "lineage": (Role.TRAINER, LINEAGE)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What all else rests on: whom to trust, and which policy holds."""
-
-    trust: Trust | None
-    reasons: tuple[Reason, ...]
-    files: tuple[str, ...]
-    """sha256 of the trust file and of policy.yaml."""
-
-
-def ground(bench: Workbench, policy_file: Path, now: datetime) -> Ground:
-    """The trust file, and whether the owner stands for this policy.yaml."""
-    try:
-        raw = bench.settings.trust_file.read_bytes()
-        trust = verifier.read_trust(raw, now)
-    except FileNotFoundError:
-        words = "no trust file, so nobody's signature counts: `mlflow-unlearn key new HOLDER --role owner`, or set MLFLOW_UNLEARN_TRUST"
-        return Ground(trust=None, reasons=(_undecided("no_trust", f"{bench.settings.trust_file}: {words}"),), files=())
-    except (RefusedError, UndecidedError) as error:
-        return Ground(trust=None, reasons=(_problem("trust", error),), files=())
-    except OSError as error:
-        return Ground(trust=None, reasons=(_undecided("no_trust", f"trust file: {error.strerror}"),), files=())
-    policy = hashlib.sha256(policy_file.read_bytes()).hexdigest() if policy_file.exists() else ""
-    reasons = tuple(_of_policy(policy, trust, policy_file.name))
-    return Ground(trust=trust, reasons=reasons, files=(hashlib.sha256(raw).hexdigest(), policy))
-
-
-def _of_policy(found: str, trust: Trust, name: str) -> Iterator[Reason]:
-    if found == trust.policy_file:
-        return
-    if not trust.policy_file:
-        yield _undecided("policy_unsigned", f"{name}: no owner stands for it; run `mlflow-unlearn key trust-policy`")
-    else:
-        yield Reason(answer="no", code="policy_changed", text=f"{name}: not the file that the owner signed; restore it, or have the owner sign it")
 
 
 @dataclass(frozen=True)
@@ -69,6 +33,7 @@ class Prover:
     """The gate's; a certificate has to pass under its own and under this one."""
     now: datetime
     kept: dict[ModelVersion, Registration] = field(default_factory=dict)
+    weighed: dict[ModelVersion, str | None] = field(default_factory=dict)
 
     def proof(self, lineage: VersionLineage, folder: Path | None = None) -> Proof:
         """What is signed about a version.
@@ -84,7 +49,7 @@ class Prover:
         except TamperedError as error:
             return Proof(problems=(Reason(answer="no", code="tampered", text=str(error)),))
         except (LineageError, StoreError) as error:
-            return Proof(problems=(_undecided("unreadable", str(error)),))
+            return Proof(problems=(undecided("unreadable", str(error)),))
         if raw is None or self.ground.trust is None:
             return Proof()
         return self._read(lineage, raw, "lineage" if certificate is None else "certificate", folder)
@@ -108,27 +73,31 @@ class Prover:
                 verifier.check_model(statement, folder)
             found = self._certified(lineage, statement) if kind == "certificate" else {}
         except (RefusedError, UndecidedError) as error:
-            return Proof(kind=kind, problems=(_problem("statement", error, f"{lineage.model}: "),))
+            return Proof(kind=kind, problems=(problem("statement", error, f"{lineage.model}: "),))
         except (LineageError, ConfigError, OSError) as error:
-            return Proof(kind=kind, problems=(_undecided("unreadable", f"{lineage.model}: {error}"),))
+            return Proof(kind=kind, problems=(undecided("unreadable", f"{lineage.model}: {error}"),))
         return self._proven(lineage, statement, {"kind": kind, **found})
 
     def _proven(self, lineage: VersionLineage, statement: Statement, found: Mapping[str, Any]) -> Proof:
         """A statement that holds, against what the registry says."""
-        from ..adapters.signed_lineage import lineage_of
+        from ..adapters.stated_lineage import lineage_of
 
         try:
             stated = lineage_of(statement)
         except LineageError as error:
-            return Proof(problems=(_undecided("unreadable", str(error)),))
-        differing = list(stated.contradictions(lineage))
+            return Proof(problems=(undecided("unreadable", str(error)),))
+        differing = [*stated.contradictions(lineage), *stated.exchanged(self._registration, self._weights(stated.ancestors))]
         if found["kind"] == "certificate" and set(found["requests"]) != set(lineage.requests):
             differing.append(f"made to forget {', '.join(lineage.requests) or 'nothing'}, signed is {', '.join(found['requests'])}")
         text = f"{lineage.model}: the registry says otherwise than what was signed: "
         problems = [Reason(answer="no", code="registry_differs", text=f"{text}{each}") for each in differing]
         signers = frozenset(key.holder for key in statement.signers)
         return Proof(
-            statement=statement.digest, signers=signers, adopted=stated.adopted, **{**found, "problems": (*found.get("problems", ()), *problems)}
+            statement=statement.digest,
+            signers=signers,
+            holders=statement.holders,
+            adopted=stated.adopted,
+            **{**found, "problems": (*found.get("problems", ()), *problems)},
         )
 
     def _certified(self, lineage: VersionLineage, statement: Statement) -> dict[str, Any]:
@@ -146,7 +115,7 @@ class Prover:
         unmet = {effect: tuple(name for name, holds, _ in each if holds is not True) for effect, each in conditions.items()}
         details = {effect: _why(stated.get(effect), unmet.get(effect, ())) for effect in outcomes}
         requests = tuple(sorted(request.request_id for request in said.requests))
-        return {"requests": requests, "outcomes": outcomes, "details": details, "problems": tuple(problems)}
+        return {"requests": requests, "outcomes": outcomes, "details": details, "problems": tuple(problems), "certified": said.requests}
 
     def _review(self, lineage: VersionLineage, raw: bytes) -> list[Reviewed]:
         """One review, for each person who signed it."""
@@ -164,7 +133,7 @@ class Prover:
         Raises:
             RefusedError: it is about something else, and was carried over.
         """
-        from ..adapters.signed_lineage import registration_of
+        from ..adapters.stated_lineage import registration_of
 
         if statement.kind != kind:
             raise RefusedError(f"of kind {statement.kind[:80]}; expected {kind}")
@@ -175,6 +144,24 @@ class Prover:
             if edge.relation is Relation.COPIED and said == encode(self._registration(edge.parent)):
                 return replace(lineage, ancestors=tuple(each for each in lineage.ancestors if each != edge))
         raise RefusedError("what was signed is about another version, run or registry, and was put beside this one")
+
+    def _weights(self, models: Iterable[ModelVersion]) -> dict[ModelVersion, str]:
+        """The weights that versions were signed with, of those of which something signed can be read and counts."""
+        found = {model: self.weighed[model] if model in self.weighed else self._weighed(model) for model in models}
+        self.weighed.update(found)
+        return {model: digest for model, digest in found.items() if digest is not None}
+
+    def _weighed(self, model: ModelVersion) -> str | None:
+        """None where nothing holds, which the proof of that version says."""
+        from ..adapters.stated_lineage import weights_of
+
+        try:
+            certificate = self._statements.certificate(model)
+            raw = self._statements.lineage(model) if certificate is None else certificate
+            role = _ROLES["lineage" if certificate is None else "certificate"][0]
+            return weights_of(verifier.read_statement(raw, self._trust, role, self.now)) if raw is not None else None
+        except (TamperedError, LineageError, StoreError, RefusedError, UndecidedError):
+            return None
 
     def _registration(self, model: ModelVersion) -> Registration:
         if model not in self.kept:
@@ -204,13 +191,3 @@ def _why(verdict: Verdict | None, unmet: tuple[str, ...]) -> tuple[str, ...]:
     if verdict is not None and verdict.outcome is not Outcome.PASS:
         return verdict.reasons
     return (f"under this policy, not shown: {', '.join(unmet)}",) if unmet else ()
-
-
-def _problem(code: str, error: ValueError, where: str = "") -> Reason:
-    if isinstance(error, RefusedError):
-        return Reason(answer="no", code=f"{code}_refused", text=f"{where}{error}")
-    return _undecided(f"{code}_unreadable", f"{where}{error}")
-
-
-def _undecided(code: str, text: str) -> Reason:
-    return Reason(answer="undecided", code=code, text="; ".join(text.splitlines()))

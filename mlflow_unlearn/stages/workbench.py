@@ -100,11 +100,15 @@ class Workbench:
     @cached_property
     def index(self) -> RecordIndexes:
         """The record index of every dataset."""
+        return self.index_under(self.key)
+
+    def index_under(self, key: bytes) -> RecordIndexes:
+        """The same under another tag key, for what was buried with a retired one."""
         from ..adapters.record_index import RecordIndex
         from ..adapters.record_indexes import RecordIndexes
 
-        home = self.settings.state / "index"
-        return RecordIndexes({name: RecordIndex(home, self.project, schema) for name, schema in self.schemas.items()}, self.params.data.name)
+        home, schemas = self.settings.state / "index", {name: replace(schema, key=key) for name, schema in self.schemas.items()}
+        return RecordIndexes({name: RecordIndex(home, self.project, schema) for name, schema in schemas.items()}, self.params.data.name)
 
     @cached_property
     def reader(self) -> DatasetReader:

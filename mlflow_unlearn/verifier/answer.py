@@ -13,20 +13,20 @@ from . import merkle
 from .documents import RefusedError, UndecidedError, read_json
 from .envelopes import IN_TOTO, Statement, Trust, open_envelope, read_statement, read_trust
 from .model_files import Tell, check_model
-from .rules import outcome, recount
+from .rules import outcome, policy_digest, recount
 
 T = TypeVar("T")
 CERTIFICATE = "https://mlflow-unlearn.dev/certificate/v1"
 PROOFS = "mlflow-unlearn.proofs/1"
 SAID = {
-    *("registered", "requests", "commitments", "split", "unlearned", "evaluation", "policy", "policy_file", "verdicts", "not_claimed"),
+    *("registered", "parent", "requests", "commitments", "split", "unlearned", "evaluation", "policy", "policy_file", "verdicts", "not_claimed"),
     *("code", "environment", "lock", "ledger", "issued_at", "expires_at"),
 }
 """The keys of a certificate of this version."""
 NOT_CHECKED = (
     "that order and values were measured on this model: they are the evaluator's word; measuring again needs model and data",
     "scores of other metrics, which decide nothing but whether a fine-tuned or rounded state is wrecked, and how losses were calibrated",
-    "that logs, digests of shards and replays are true: train a shard again to see",
+    "that logs, replays and digests of shards, the parent's too, are true: train a shard again to see",
     "when anything was signed: moments are the signers' own word",
     "that no copy of the records is elsewhere: see `not_claimed` in the certificate",
 )
@@ -117,6 +117,8 @@ def verify(case: Case, now: datetime, tell: Tell = lambda _done, _all: None) -> 
         found.check("requests, parent, split, policy and data agree throughout", lambda: _agree(predicate, case))
         outcomes = found.check("epsilon, limits, p-values and the verdict follow from ranks, counts and values", lambda: _verdicts(predicate)) or {}
         found.check("the verdict is PASS for what each request asks", lambda: _passed(predicate, outcomes)) if outcomes else None
+        if trust is not None and (stood_for := trust.policy):
+            found.check("the owner stands for the values of the policy", lambda: _owners_policy(predicate, stood_for))
     if isinstance(statement, Statement):
         found.check("the weights that were measured are the weights of the subject", lambda: _same_weights(statement))
         if (folder := case.model) is not None:
@@ -182,7 +184,8 @@ def _agree(predicate: Mapping[str, Any], case: Case) -> None:
     asked = sorted(each["request_id"] for each in predicate["requests"])
     if not asked or any(sorted(each["requests"]) != asked for each in (run, evaluation, split)):
         raise RefusedError("certificate: run, evaluation and split are not about the requests that it names")
-    if not run["parent"] == evaluation["parent"] == split["parent"]:
+    named = {key: predicate["parent"][key] for key in ("name", "version")}
+    if not run["parent"] == evaluation["parent"] == split["parent"] or run["parent"]["model"] != named:
         raise RefusedError("certificate: run, evaluation and split do not have the same parent")
     files = "[" + ",".join(f'"{split["files"][name]}"' for name in ("forget", "retain", "holdout")) + "]"
     if not hashlib.sha256(files.encode()).hexdigest() == split["digest"] == run["split_digest"]:
@@ -221,6 +224,11 @@ def _same_weights(statement: Statement) -> None:
     whole: Mapping[str, Any] = next((each["digest"] for each in statement.subject if each["name"] == "."), {})
     if not whole.get("tensors") or whole["tensors"] != statement.predicate["unlearned"]["tensor_digest"]:
         raise RefusedError("certificate: its subject has other weights than those that were made and measured")
+
+
+def _owners_policy(predicate: Mapping[str, Any], stood_for: str) -> None:
+    if policy_digest(predicate["policy"]) != stood_for:
+        raise UndecidedError("policy: judged under other values than the owner stands for now; ask for the trust file of then, or judge it again")
 
 
 def _same_policy(policy: bytes, predicate: Mapping[str, Any], trust: Trust | None) -> None:
@@ -275,9 +283,11 @@ def _about(statement: Statement | dict[str, Any] | None, predicate: Mapping[str,
 def _unchecked(case: Case, trust: Trust | None) -> Iterator[str]:
     if trust is not None and case.owner is None:
         yield "whether this trust file is the owner's own: compare the key id with what you were told by another way (--owner)"
+    if trust is not None and not trust.policy:
+        yield "the policy: no owner stands for one"
     if case.model is None:
         yield "the model's files: none were given (--model)"
     if case.policy is None:
-        yield "policy.yaml: not given (--policy); the values in the certificate were used"
+        yield "policy.yaml: not given (--policy); its values were read from the certificate"
     if case.proofs is None:
         yield "absence of anybody in particular from what was retained: no proofs were given (--proofs)"

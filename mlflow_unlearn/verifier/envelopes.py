@@ -65,6 +65,10 @@ class Trust:
     owners: tuple[str, ...]
     """Ids of the owner keys that signed it: compare one with what you were told by another way."""
     policy_file: str
+    """sha256 of the policy.yaml that they stand for, and below of its values, of how people are looked for, and an event of the ledger."""
+    policy: str
+    data: str
+    ledger: tuple[int, str] | None
     number: int
 
 
@@ -77,6 +81,9 @@ class Statement:
     predicate: dict[str, Any]
     digest: str
     signers: tuple[Key, ...]
+    """Keys whose signatures count."""
+    holders: frozenset[str]
+    """Of all keys that signed, also where a signature does not count any more: none of them may review it."""
     issued_at: datetime
     expires_at: datetime
 
@@ -165,7 +172,9 @@ def read_trust(raw: bytes, now: datetime, owner: str | None = None) -> Trust:
         raise UndecidedError(f"{what}: of another kind or schema; this reads {TRUST_SCHEMA}")
     try:
         listed = [_key(each) for each in found["keys"]]
-        number, policy_file, issued_at = range(1 << 53).index(found["number"]), str(found["policy_file"]), found["issued_at"]
+        number, issued_at = range(1 << 53).index(found["number"]), found["issued_at"]
+        pinned = {name: str(found[name]) for name in ("policy_file", "policy", "data")}
+        event = found["ledger"] and (range(1 << 53).index(found["ledger"]["number"]), str(found["ledger"]["digest"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UndecidedError(f"{what}: not in the shape of {TRUST_SCHEMA} ({str(error)[:80]})") from None
     keys = {each.key_id: each for each in listed}
@@ -177,7 +186,7 @@ def read_trust(raw: bytes, now: datetime, owner: str | None = None) -> Trust:
         raise RefusedError(
             f"{what}: signed by {', '.join(each[:16] for each in owners)}, not by {owner[:64]}; give at least 16 characters of the key id"
         )
-    return Trust(keys=keys, owners=owners, policy_file=policy_file, number=number)
+    return Trust(keys=keys, owners=owners, ledger=event, number=number, **pinned)
 
 
 def _key(entry: Mapping[str, Any]) -> Key:
@@ -219,6 +228,7 @@ def read_statement(raw: bytes, trust: Trust, role: str, now: datetime) -> Statem
         predicate=predicate,
         digest=envelope.digest,
         signers=signers,
+        holders=frozenset(trust.keys[identity].holder for identity, _ in envelope.signatures),
         issued_at=issued_at,
         expires_at=expires_at,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .documents import RefusedError, UndecidedError
+from .documents import RefusedError, UndecidedError, read_json
 from .envelopes import Statement
 
 WRITTEN_BY_MLFLOW = "registered_model_meta"
@@ -101,12 +101,21 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], Path, int, int]]
         size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         raw = stream.read(size) if 0 < size < 100 << 20 else b""
     try:
-        for name, entry in json.loads(raw).items():
+        room = path.stat().st_size - 8 - size
+        for name, entry in read_json(raw, str(path)).items():
             if name != "__metadata__":
-                start, stop = entry["data_offsets"]
-                yield name, entry["dtype"], entry["shape"], path, 8 + size + start, len(range(start, stop))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                start, held = _extent(entry["data_offsets"], room)
+                yield name, entry["dtype"], entry["shape"], path, 8 + size + start, held
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise RefusedError(f"{path}: not a safetensors file; the model was cut short or replaced") from None
+
+
+def _extent(offsets: list[int], room: int) -> tuple[int, int]:
+    """Where a tensor begins and how many bytes it has, if these are whole numbers, in order and inside the file."""
+    start, stop = offsets
+    if start not in range(room + 1) or stop not in range(start, room + 1):
+        raise ValueError("offsets outside the file")
+    return start, stop - start
 
 
 def check_model(statement: Statement, folder: Path, tell: Tell = lambda _done, _all: None) -> None:

@@ -47,6 +47,8 @@ class Rules:
 
     def conditions(self, effect: str) -> list[Condition]:
         """All that bear on an effect, `removal` or `suppression`."""
+        if self.run["claim"] not in ("exact", "certified", "approximate"):
+            raise UndecidedError("the claim is none of exact, certified and approximate")
         if self.run["claim"] == "exact":
             return [*self.exactly(), *(self.speaks() if effect == "suppression" else ())]
         if effect == "suppression":
@@ -158,7 +160,7 @@ class Rules:
 
     def fixed(self) -> Condition:
         """The policy is the one of the evaluation and of the first look at these canaries (its values; enforcement apart)."""
-        now = hashlib.sha256(canonical({name: value for name, value in self.policy.items() if name != "gate"})).hexdigest()
+        now = policy_digest(self.policy)
         then = (self.evaluation["policy"], self.evaluation["first_policy"])
         return "policy fixed beforehand", all(each == now for each in then) if all(then) else None, False
 
@@ -264,6 +266,11 @@ class Rules:
         lineage: Condition = ("lineage", bool(self.evaluation["parent"]["datasets"]) or None, False)
         of_shards = exact_rules.of_shards(self.run["exactness"], self.policy)
         return [lineage, *of_shards, exact_rules.alarm(self.evaluation, p, self.drawn(), self.attacks()), self.fixed()]
+
+
+def policy_digest(policy: Mapping[str, Any]) -> str:
+    """sha256 of the canonical bytes of a policy's values; how a verdict is enforced (`gate`) is none of them."""
+    return hashlib.sha256(canonical({name: value for name, value in policy.items() if name != "gate"})).hexdigest()
 
 
 def recount(predicate: Mapping[str, Any], policy: Mapping[str, Any] | None = None) -> dict[str, list[Condition]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from registered_models import MD5, OTHER, Maker, dataset, registry_at
 from signed_versions import files, version
 
-from mlflow_unlearn.adapters.adoption import Adoption, Stated, adoption
+from mlflow_unlearn.adapters.adoption import Adoption, Stated, adoption, unrecorded
 from mlflow_unlearn.adapters.statements import Statements
 from mlflow_unlearn.adapters.training_data import TrainingData
 from mlflow_unlearn.errors import LineageError
 from mlflow_unlearn.lineage import ModelVersion, Relation
+from mlflow_unlearn.verifier import subject_of
 
 TRAIN, CALLS = ("train", TrainingData(path="data/train", md5=MD5)), ("calls", TrainingData(path="data/calls", md5=OTHER))
 
@@ -112,3 +114,50 @@ def test_without_any_data_nothing_is_stated(statements: Statements, make: Maker,
     old = version(make.client, "old", files(tmp_path / "f"))
     with pytest.raises(LineageError, match="still unknown: no DVC dataset was logged with it"):
         adoption(statements, old, Stated(nothing_else=True))
+
+
+def why_unrecorded(statements: Statements, model: ModelVersion) -> str | None:
+    return unrecorded(statements, statements.registry.closure(model)[0])
+
+
+def test_tags_of_a_version_may_add_to_what_its_run_recorded(statements: Statements, make: Maker) -> None:
+    base = make.version("base", tags={"unlearn.dvc.calls": OTHER})
+    tags = {"unlearn.dvc.more": "c" * 32, "unlearn.base_model": f"models:/{base}"}
+    assert why_unrecorded(statements, make.version("tuned", make.run(dataset("train", MD5)), tags=tags)) is None
+
+
+@pytest.mark.parametrize(
+    ("run", "tags", "words"),
+    [
+        ({}, {"unlearn.dvc.train": MD5}, "without tags of the version, .* no DVC dataset was logged with it"),
+        ({}, {"unlearn.base_model": "models:/base/1", "unlearn.relation": "merged"}, "without tags of the version, .* no DVC dataset was logged"),
+        ({"unlearn.base": "e" * 64}, {"unlearn.base_model": "none", "unlearn.dvc.train": MD5}, "it was trained from a local model"),
+        ({"unlearn.base": "e" * 64}, {"unlearn.parent": "base/1"}, "it was trained from a local model"),
+    ],
+)
+def test_tags_of_a_version_never_stand_in_for_its_run(
+    statements: Statements, make: Maker, run: dict[str, str], tags: dict[str, str], words: str
+) -> None:
+    make.version("base", tags={"unlearn.dvc.calls": OTHER})
+    inputs = [dataset("train", MD5)] if run else []
+    found = why_unrecorded(statements, make.version("tuned", make.run(*inputs, tags=run), tags=tags))
+    assert found is not None
+    assert re.search(words, found)
+
+
+def test_a_tag_that_hides_the_start_of_a_run_is_told(statements: Statements, make: Maker, tmp_path: Path) -> None:
+    version(make.client, "affected", files(tmp_path / "f"))
+    make.version("base", tags={"unlearn.dvc.calls": OTHER})
+    digest = subject_of(tmp_path / "f")[0]["digest"]["tensors"]
+    tuned = make.version("tuned", make.run(dataset("train", MD5), tags={"unlearn.base": digest}), tags={"unlearn.parent": "base/1"})
+    assert statements.registry.closure(tuned)[0].parent == ModelVersion(name="base", version="1")
+    assert why_unrecorded(statements, tuned) == "tags of the version hide that its run started from affected/1"
+
+
+def test_an_earlier_statement_that_cannot_be_read_may_be_a_persons(statements: Statements, make: Maker, tmp_path: Path) -> None:
+    model = version(make.client, "m", files(tmp_path / "f"), make.run(dataset("train", MD5)))
+    assert why_unrecorded(statements, model) is None
+    (tmp_path / "lineage.json").write_bytes(b"\xff no envelope")
+    make.client.log_artifact(statements.registration(model).run_id, str(tmp_path / "lineage.json"), "unlearn")
+    assert str(why_unrecorded(statements, model)).startswith("what is kept as an earlier statement of it cannot be read")
+    assert adoption(statements, model, Stated(datasets=[TRAIN])).changes

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mlflow_unlearn.adapters.ledger import Ledger
+from mlflow_unlearn.adapters.ledger_promotions import WentOnError
 from mlflow_unlearn.errors import ConfigError, LedgerError
 from mlflow_unlearn.lineage import ModelVersion
 from mlflow_unlearn.records import Promotion
@@ -57,8 +58,22 @@ def test_a_name_that_could_be_a_text_is_refused(ledger, name):
         ledger.promote(replace(PROMOTED, by=name))
 
 
+def test_a_promotion_rests_on_the_last_event_that_was_looked_at(ledger):
+    seen, moved = ledger.head(), []
+    ledger.promote(PROMOTED, lambda: moved.append(1), seen)
+    with pytest.raises(WentOnError, match=f"it went on after event {seen.number}, which the answer rests on"):
+        ledger.promote(REFUSED, lambda: moved.append(2), seen)
+    assert (ledger.promotions(), moved) == ((PROMOTED,), [1])
+
+
+def test_the_first_change_of_a_ledger_is_no_reason_to_ask_again(ledger_uri):
+    Ledger(ledger_uri, "k" * 16).promote(PROMOTED, seen=Ledger(ledger_uri).head())
+    assert Ledger(ledger_uri).head().number == 2
+
+
 def test_a_head_is_held_by_the_ledger_that_it_was_taken_from(ledger):
-    assert ledger.holds(0, "anything")
+    assert not ledger.holds(0, "anything")
+    assert not ledger.holds(0, ledger.head().digest)
     ledger.promote(PROMOTED)
     head = ledger.head()
     ledger.promote(REFUSED)

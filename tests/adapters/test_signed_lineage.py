@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +15,14 @@ from signed_versions import files, version
 from trusted_keys import BO, NOW, trust_bytes, trusting
 
 from mlflow_unlearn import dsse
-from mlflow_unlearn.adapters.signed_lineage import Attested, StatedLineage, lineage_of, provenance, registration_of, require_weights
+from mlflow_unlearn.adapters.signed_lineage import Attested, provenance, require_weights
+from mlflow_unlearn.adapters.stated_lineage import StatedAncestor, StatedLineage, lineage_of, registration_of, weights_of
 from mlflow_unlearn.adapters.statements import Statements
+from mlflow_unlearn.digests import sha256_json
 from mlflow_unlearn.documents import encode
 from mlflow_unlearn.errors import LineageError, TamperedError
 from mlflow_unlearn.lineage import Descent, ModelVersion, Relation, VersionLineage
-from mlflow_unlearn.statements import CERTIFICATE, LINEAGE, Role
+from mlflow_unlearn.statements import CERTIFICATE, LINEAGE, Registration, Role
 from mlflow_unlearn.verifier import Statement, read_statement, read_trust, subject_of
 from mlflow_unlearn.verifier.envelopes import IN_TOTO
 
@@ -66,9 +69,11 @@ def test_what_was_signed_is_what_the_registry_says(statements: Statements, make:
     parent = trained(make, tmp_path / "one")
     child = trained(make, tmp_path / "two", dataset("calls", OTHER), tags={"unlearn.base_model": f"models:/{parent}", "unlearn.relation": "adapter"})
     statement = signed(statements, child)
-    stated = lineage_of(statement)
-    assert stated == StatedLineage(datasets={"calls": OTHER}, ancestors={parent: Relation.ADAPTER})
+    stated, weights = lineage_of(statement), subject_of(tmp_path / "one")[0]["digest"]["tensors"]
+    made_from = StatedAncestor(relation=Relation.ADAPTER, registered=statements.registration(parent), tensors=weights)
+    assert stated == StatedLineage(datasets={"calls": OTHER}, ancestors={parent: made_from})
     assert stated.contradictions(statements.registry.closure(child)[0]) == ()
+    assert stated.exchanged(statements.registration, {parent: weights_of(signed(statements, parent))}) == ()
     assert registration_of(statement) == encode(statements.registration(child))
 
 
@@ -83,13 +88,22 @@ def test_it_has_the_shape_of_slsa_and_names_data_code_and_model_by_their_digests
 
 
 def test_it_keeps_seeds_params_environment_record_and_run(statements: Statements, make: Maker, tmp_path: Path) -> None:
-    model = trained(make, tmp_path / "one", tags=GIT | {"unlearn.stage": "train"}, params={"seed": "3", "lr": "0.1", "data_seed": "4"})
+    params = {"seed": "3", "lr": "0.1", "data_seed": "4", "shuffle": "True"}
+    model = trained(make, tmp_path / "one", tags=GIT | {"unlearn.stage": "train"}, params=params)
     made = predicate(statements, model)
     inner = made["buildDefinition"]["internalParameters"]
-    assert (inner["seeds"], inner["params"]["lr"]) == ({"data_seed": "4", "seed": "3"}, "0.1")
+    assert (inner["seeds"], inner["params"], inner["params_digest"]) == ({"data_seed": "4", "seed": "3"}, params, sha256_json(params))
     assert inner["environment"] == {"python": "3.12.1", "mlflow": "3.17.0", "numpy": "2.3.1"}
     assert (inner["record"]["stage"]["name"], inner["record"]["git"]["commit"]) == ("train", "c" * 40)
     assert made["runDetails"]["metadata"]["invocationId"] == statements.registration(model).run_id
+
+
+def test_words_among_params_are_in_a_digest_alone(statements: Statements, make: Maker, tmp_path: Path) -> None:
+    words = {"subject_ids": "bo,ana", "note": "on Bo Olsen", "base_model": "Bo Olsen", "my_seed": "bo", "day": "1e5 bo", "of bo": "1"}
+    model = trained(make, tmp_path / "one", tags={"unlearn.base_model": "none"}, params={**words, "lr": "1e-5"})
+    made = predicate(statements, model)
+    assert made["buildDefinition"]["internalParameters"]["params"] == {"lr": "1e-5"}
+    assert not [word for word in ("bo", "Bo", "ana") if re.search(rf"\b{word}\b", json.dumps(made))]
 
 
 def test_a_parent_is_named_by_its_weights_and_one_without_cannot_be(statements: Statements, make: Maker, tmp_path: Path) -> None:
@@ -118,13 +132,15 @@ def test_weights_that_are_not_the_registered_ones_are_refused(tmp_path: Path) ->
 
 
 PARENT = ModelVersion(name="m", version="1")
+FIRST = Registration(name="m", version="1", run_id="7" * 32, created_at=1_764_590_000_000)
+MADE_FROM = StatedAncestor(relation=Relation.ADAPTER, registered=FIRST, tensors="e" * 64)
 SAID = VersionLineage(
     model=ModelVersion(name="m", version="2"),
     datasets={"a": MD5, "b": OTHER},
     ancestors=(Descent(parent=PARENT, relation=Relation.ADAPTER, evidence="tag"),),
     adopted=True,
 )
-STATED = StatedLineage(datasets={"x": MD5, "y": OTHER}, ancestors={PARENT: Relation.ADAPTER}, adopted=True)
+STATED = StatedLineage(datasets={"x": MD5, "y": OTHER}, ancestors={PARENT: MADE_FROM}, adopted=True)
 
 
 @pytest.mark.parametrize(
@@ -144,14 +160,43 @@ def test_every_difference_from_the_registry_is_told(lineage: VersionLineage, wor
     assert words in told
 
 
-def statement(kind: str, predicate: Any) -> Statement:
-    return Statement(kind=kind, subject=[], predicate=predicate, digest="9" * 64, signers=(), issued_at=NOW, expires_at=NOW)
+@pytest.mark.parametrize(
+    ("registered", "weights", "words"),
+    [
+        (replace(FIRST, run_id="8" * 32), {}, "m/1 was registered again since it was signed as an ancestor"),
+        (replace(FIRST, created_at=FIRST.created_at + 1), {}, "another version under the same name and number"),
+        (FIRST, {PARENT: "f" * 64}, "m/1: its own statement is about the weights f{16}, signed as an ancestor are e{16}"),
+        (FIRST, {PARENT: "none"}, "is about the weights none, signed"),
+        (None, {}, "m/1 was signed as an ancestor and is registered no longer"),
+    ],
+)
+def test_an_ancestor_that_was_exchanged_is_told(registered: Registration | None, weights: dict[ModelVersion, str], words: str) -> None:
+    def look(model: ModelVersion) -> Registration:
+        if registered is None:
+            raise LineageError(f"{model}: no such version")
+        return registered
+
+    assert STATED.exchanged(lambda _: FIRST, {PARENT: "e" * 64}) == ()
+    (told,) = STATED.exchanged(look, weights)
+    assert re.search(words, told)
+
+
+def statement(kind: str, predicate: Any, **subject: Any) -> Statement:
+    common = {"digest": "9" * 64, "signers": (), "holders": frozenset(), "issued_at": NOW, "expires_at": NOW}
+    return Statement(kind=kind, subject=[subject] if subject else [], predicate=predicate, **common)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("subject", [{}, {"name": "."}, {"name": ".", "digest": "x"}, {"name": "a", "digest": {"tensors": "e"}}])
+def test_a_subject_without_tensors_has_none(subject: Any) -> None:
+    assert weights_of(statement(LINEAGE, {}, **subject)) == "none"
 
 
 def test_a_certificate_says_the_parent_and_what_it_saw() -> None:
-    parent = {"model": {"name": "m", "version": "1"}, "tensor_digest": "", "datasets": [{"name": "a", "md5": MD5}, {"name": "a", "md5": OTHER}]}
-    found = lineage_of(statement(CERTIFICATE, {"unlearned": {"parent": parent}}))
-    assert (set(found.datasets.values()), found.ancestors, found.whole) == ({MD5, OTHER}, {PARENT: Relation.UNLEARNED}, False)
+    datasets = [{"name": "a", "md5": MD5}, {"name": "a", "md5": OTHER}]
+    parent = {"model": {"name": "m", "version": "1"}, "tensor_digest": "e" * 64, "datasets": datasets}
+    found = lineage_of(statement(CERTIFICATE, {"unlearned": {"parent": parent}, "parent": encode(FIRST)}))
+    assert (set(found.datasets.values()), found.whole) == ({MD5, OTHER}, False)
+    assert found.ancestors == {PARENT: replace(MADE_FROM, relation=Relation.UNLEARNED)}
     less = VersionLineage(model=SAID.model, datasets={"a": MD5}, ancestors=(Descent(parent=PARENT, relation=Relation.UNLEARNED, evidence=""),))
     assert found.contradictions(less) == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mlflow_unlearn.dsse import countersign
 from mlflow_unlearn.errors import LineageError, StoreError, TamperedError
 from mlflow_unlearn.lineage import ModelVersion
 from mlflow_unlearn.statements import UNSIGNED, signed_by
-from mlflow_unlearn.verifier import open_envelope
+from mlflow_unlearn.verifier import open_envelope, subject_of
 
 ONE, TWO = envelope({"says": 1}, ANA), envelope({"says": 2}, ANA)
 
@@ -156,6 +157,45 @@ def test_the_folder_is_all_that_was_logged_and_is_missed_when_gone(statements: S
     (tmp_path / "files").rename(tmp_path / "gone")
     with pytest.raises((LineageError, StoreError), match=r"its files are not in the artifact store|does not answer"):
         statements.folder(model)
+
+
+def test_what_was_fetched_from_a_store_elsewhere_is_removed_again(
+    statements: Statements, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aside").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "aside"))
+    with statements.files(model) as here:
+        assert (here, list((tmp_path / "aside").iterdir())) == (tmp_path / "files", [])
+    monkeypatch.setattr("mlflow_unlearn.adapters.downloads.LocalArtifactRepository", type(None))  # a store that only gives out copies
+    with statements.files(model) as fetched:
+        assert subject_of(fetched) == subject_of(tmp_path / "files")
+        assert fetched.is_relative_to(tmp_path / "aside")
+    assert list((tmp_path / "aside").iterdir()) == []
+    assert statements.registry.document(model, "evaluation") is None
+    assert list((tmp_path / "aside").iterdir()) == []
+
+
+def test_only_files_are_statements(statements: Statements, model: ModelVersion, tmp_path: Path) -> None:
+    (tmp_path / "tree" / f"{'a' * 64}.json").mkdir(parents=True)
+    (tmp_path / "tree" / f"{'a' * 64}.json" / "x").write_text("x")
+    statements.registry.client.log_artifacts(statements.registration(model).run_id, str(tmp_path / "tree"), "unlearn/reviews")
+    statements.keep_review(model, ONE)
+    assert statements.reviews(model) == (ONE,)
+
+
+def test_every_statement_of_lineage_that_was_ever_kept_is_found_without_its_tag(statements: Statements, model: ModelVersion) -> None:
+    for each in (ONE, TWO):
+        statements.keep_lineage(model, each, replace=True)
+    statements.tag(model, "unlearn.lineage.statement", None)
+    assert (statements.lineage(model), set(statements.lineages(model))) == (None, {ONE, TWO})
+
+
+@pytest.mark.parametrize("raw", [b"", b"[1]", b"\xff", b"{", b"[" * 100_000])
+def test_a_document_that_is_none_is_said(statements: Statements, model: ModelVersion, tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "evaluation.json").write_bytes(raw)
+    statements.registry.client.log_artifact(statements.registration(model).run_id, str(tmp_path / "evaluation.json"), "unlearn")
+    with pytest.raises(TamperedError, match=r"unlearn/evaluation\.json of run \w+: no JSON object; restore it"):
+        statements.registry.document(model, "evaluation")
 
 
 def test_the_description_says_who_signed_and_keeps_what_people_wrote(statements: Statements, model: ModelVersion) -> None:

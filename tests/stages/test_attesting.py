@@ -105,7 +105,7 @@ def test_files_that_were_cut_short_are_not_attested_nor_is_what_was_made_from_th
     version(bench.registry.client, "m", files(bench.settings.root / "child"))
     path = bench.settings.root / which / WEIGHTS
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(TamperedError, match="ends before its last tensor"):
+    with pytest.raises(TamperedError, match="the model was cut short or replaced"):
         adopt("models:/m/2", Origin(data=TRAIN.data, made_from=("models:/m/1",)))
     assert Statements(bench.registry).tags(ModelVersion(name="m", version="2")) == {}
 
@@ -145,6 +145,39 @@ def test_an_adoption_that_lost_its_signature_is_not_attested_by_a_machine(bench:
     with pytest.raises(LineageError, match=r"m/1: its lineage was stated by a person .*; sign such a statement with `mlflow-unlearn adopt"):
         attest_version("models:/m/1")
     assert adopt("models:/m/1", TRAIN)["new"]
+
+
+@pytest.mark.usefixtures("keys")
+def test_once_adopted_always_adopted_whatever_becomes_of_the_tags(bench: Workbench, client: MlflowClient) -> None:
+    trained(bench)
+    both = Origin(data=("../data/train@v1", "../data/train@v2"))
+    adopt("models:/m/1", both)
+    for tag in client.get_model_version("m", "1").tags:
+        client.delete_model_version_tag("m", "1", tag)
+    with pytest.raises(LineageError, match=r"m/1: its lineage was stated by a person and not recorded by its training; sign such a statement"):
+        attest_version("models:/m/1")
+    assert adopt("models:/m/1", both)["adopted"]
+
+
+@pytest.mark.usefixtures("keys")
+def test_what_a_tag_of_the_version_says_is_no_record_of_its_run(bench: Workbench, client: MlflowClient) -> None:
+    md5 = bench.project.current_state("train", "data/train").md5
+    version(client, "m", files(bench.settings.root / "files"), run(client, "m"), unlearn_dvc_train=md5)
+    with pytest.raises(LineageError, match=r"m/1: its run did not record it: without tags of the version, .* no DVC dataset was logged with it"):
+        attest_version("models:/m/1")
+    assert adopt("models:/m/1", Origin(data=("../data/train@v2",), nothing_else=True))["adopted"]
+
+
+@pytest.mark.usefixtures("keys")
+def test_an_ancestor_that_was_registered_again_is_no_longer_the_one_that_was_signed(bench: Workbench, client: MlflowClient) -> None:
+    trained(bench)
+    version(client, "base", bench.settings.root / "files")
+    client.set_model_version_tag("m", "1", "unlearn.base_model", "models:/base/1")
+    attest_version("models:/m/1")
+    client.delete_registered_model("base")
+    version(client, "base", files(bench.settings.root / "clean", 2.0))
+    with pytest.raises(TamperedError, match=r"m/1: the registry says otherwise than what was signed: base/1 was registered again"):
+        attest_version("models:/m/1")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +240,8 @@ def registered(bench: Workbench, client: MlflowClient, unlearned: Unlearned, eva
     made = Commitments(dataset="train", revisions=(CommittedRevision(name="train", md5="a" * 32, commitment=commitment),), retain=commitment)
     run_id = run(client, "m")
     client.log_dict(run_id, {"schema": "mlflow-unlearn.commitment/1", **encode(made)}, "unlearn/commitment.json")
+    made_from = [version(client, done.parent.model.name, folder) for _ in range(int(done.parent.model.version))]
+    assert made_from[-1] == done.parent.model
     model = version(client, "m", folder, run_id)
     client.update_model_version("m", model.version, "What was done. Nothing here is signed yet.")
     outcomes = {each.effect.value: each.outcome for each in verdicts}
@@ -227,6 +262,7 @@ def test_a_certificate_says_what_was_asked_done_measured_and_judged(bench: Workb
     found = certificate(bench, registered.model)
     assert (done.words, found.verdicts, found.requests[0].request_id) == ("signed by ci", verdicts, registered.requests[0])
     assert (found.policy, found.lock, found.commitments.dataset) == (bench.policy, installed(), "train")
+    assert found.parent == Statements(bench.registry).registration(registered.parent)
     assert found.ledger.number == bench.ledger.head().number
     assert (found.expires_at - found.issued_at).days == bench.policy.gate.certificate_days
     text = bench.registry.client.get_model_version("m", registered.model.version).description
@@ -240,6 +276,19 @@ def test_certifying_twice_is_certifying_once(bench: Workbench, registered: Regis
     add_request(Requested(subjects=("bo",)), Terms(basis="gdpr_17"))  # the ledger goes on
     assert certify(bench, registered, verdicts) == first
     assert certify(bench, registered, verdicts[:1]).digest != first.digest
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_parent_that_was_registered_again_is_not_certified_as_if_it_were_the_old_one(
+    bench: Workbench, registered: Registered, verdicts: tuple[Verdict, ...]
+) -> None:
+    certify(bench, registered, verdicts)
+    client, parent = bench.registry.client, registered.parent
+    client.delete_registered_model(parent.name)
+    assert "no such version" in certify(bench, registered, verdicts).words
+    for _ in range(int(parent.version)):
+        version(client, parent.name, bench.settings.root / "unlearned")
+    assert certify(bench, registered, verdicts).words.startswith(f"not signed: {parent} was registered again since m/1 was made from it")
 
 
 def test_a_version_registered_without_keys_is_signed_once_there_are_some(
