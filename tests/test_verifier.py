@@ -21,6 +21,7 @@ from simulated import KNOWN, evaluation_of
 
 from mlflow_unlearn import dsse
 from mlflow_unlearn.documents import encode
+from mlflow_unlearn.policy import Policy, policy_digest
 from mlflow_unlearn.records import Claim, Outcome
 from mlflow_unlearn.statements import LINEAGE, Role
 from mlflow_unlearn.verifier import RefusedError, Report, UndecidedError, check_model, read_json, read_statement, read_trust, verify
@@ -94,6 +95,14 @@ def test_no_byte_of_a_model_can_be_changed(valid: Certified, tmp_path: Path) -> 
         if raw:
             file.write_bytes(raw)
     check_model(statement, folder)
+
+
+def test_a_verdict_under_other_values_than_the_owner_stands_for_is_undecided(valid: Certified) -> None:
+    """A certificate may name the strict policy's file and carry lax values."""
+    own, other = (trust_file(policy=policy_digest(policy)) for policy in (Policy(), Policy(utility_margin=0.5)))
+    assert answer(replace(valid.case, trust=own))[0] == "yes"
+    found, why = answer(replace(valid.case, trust=other))
+    assert (found, "judged under other values than the owner stands for" in why) == ("undecided", True)
 
 
 @pytest.mark.parametrize("at", range(len(POLICY_FILE)))
