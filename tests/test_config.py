@@ -86,6 +86,12 @@ def test_records_go_by_id_in_all_revisions_or_in_none(tmp_path):
         config.load_params(written(tmp_path, text))
 
 
+def test_a_ledger_that_is_named_and_empty_is_not_taken_for_the_one_here(tmp_path):
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(ConfigError, match="MLFLOW_UNLEARN_LEDGER_URI: set and empty; set it to the ledger's URI, or unset it"):
+        config.settings(tmp_path, {"MLFLOW_UNLEARN_LEDGER_URI": ""})
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -95,6 +101,7 @@ def test_records_go_by_id_in_all_revisions_or_in_none(tmp_path):
         ("gate: {approvals: -1}", "approvals: expected 0 or more"),
         ("gate: {override: 1}", "expected true or false"),
         ("gate: {certificate_days: 0}", "certificate_days: expected 1 to 36500, found 0"),
+        ("gate: {certificate_days: 999999999999}", "certificate_days: expected 1 to 36500, found 999999999999"),
     ],
 )
 def test_a_gate_with_a_typo_is_refused_and_not_left_open(tmp_path, text, said):

@@ -85,7 +85,13 @@ def test_only_where_the_law_sets_no_deadline_one_is_agreed():
     assert add("copyright", subjects=("bo",))["due_at"] is None
 
 
-@pytest.mark.parametrize("received", ["yesterday", "2026-11-24", "2026-11-24T18:00:00"])
+@pytest.mark.parametrize("received", ["9999-12-31T23:00:00Z", "0026-11-24T18:00:00Z"])
+def test_a_year_that_must_be_a_slip_is_refused_in_words(received):
+    with pytest.raises(ConfigError, match="--received: expected a year from 1970 to 2200, found"):
+        add(subjects=("ana",), received=received)
+
+
+@pytest.mark.parametrize("received", ["yesterday", "2026-11-24", "2026-11-24T18:00:00", "0001-01-01T00:00:00+01:00"])
 def test_a_moment_needs_its_zone(received):
     with pytest.raises(ConfigError, match="--received: expected a moment with its zone such as 2026-11-24T18:00:00Z"):
         add(subjects=("ana",), received=received)

@@ -136,8 +136,8 @@ class TombstoneEntries(LedgerBook):
             if lacking:
                 named = ", ".join(f"{count} of {name}" for name, count in sorted(lacking.items()))
                 raise LedgerError(
-                    f"tag-key rotate: no readable data of this project hold some tags of open requests ({named}); close or refuse these first, "
-                    "or fetch the data of every revision"
+                    f"tag-key rotate: no readable data of this project hold some tags of open requests ({named}); "
+                    "close or refuse these requests first, or fetch the data of every revision"
                 )
             for name, tags in held.items():
                 page.append("tags", name, {}, at, {kind: _translated(page.state.entries[name], found, mapping) for kind, found in tags.items()})
