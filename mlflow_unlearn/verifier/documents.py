@@ -89,6 +89,17 @@ def _ecmascript(number: float) -> bytes:
     return (f"{mantissa}e{int(exponent):+d}" if exponent else mantissa).encode()
 
 
+def whole(value: Any) -> int:
+    """A whole number of 0 or more; `range` would look for any other value one by one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("not a whole number")
+    return value
+
+
 def moment(text: Any, what: str) -> datetime:
     """`2026-11-24T18:00:00Z` and nothing else."""
     if isinstance(text, str) and re.fullmatch(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z", text):

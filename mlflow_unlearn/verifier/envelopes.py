@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from .documents import LIMIT, RefusedError, UndecidedError, moment, read_json
+from .documents import LIMIT, RefusedError, UndecidedError, moment, read_json, whole
 
 IN_TOTO, STATEMENT = "application/vnd.in-toto+json", "https://in-toto.io/Statement/v1"
 TRUST_TYPE, TRUST_SCHEMA = "application/vnd.mlflow-unlearn.trust+json", "mlflow-unlearn.trust/1"
@@ -172,9 +172,9 @@ def read_trust(raw: bytes, now: datetime, owner: str | None = None) -> Trust:
         raise UndecidedError(f"{what}: of another kind or schema; this reads {TRUST_SCHEMA}")
     try:
         listed = [_key(each) for each in found["keys"]]
-        number, issued_at = range(1 << 53).index(found["number"]), found["issued_at"]
+        number, issued_at = whole(found["number"]), found["issued_at"]
         pinned = {name: str(found[name]) for name in ("policy_file", "policy", "data")}
-        event = found["ledger"] and (range(1 << 53).index(found["ledger"]["number"]), str(found["ledger"]["digest"]))
+        event = found["ledger"] and (whole(found["ledger"]["number"]), str(found["ledger"]["digest"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UndecidedError(f"{what}: not in the shape of {TRUST_SCHEMA} ({str(error)[:80]})") from None
     keys = {each.key_id: each for each in listed}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .documents import RefusedError, UndecidedError, read_json
+from .documents import RefusedError, UndecidedError, read_json, whole
 from .envelopes import Statement
 
 WRITTEN_BY_MLFLOW = "registered_model_meta"
@@ -112,8 +112,8 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], Path, int, int]]
 
 def _extent(offsets: list[int], room: int) -> tuple[int, int]:
     """Where a tensor begins and how many bytes it has, if these are whole numbers, in order and inside the file."""
-    start, stop = offsets
-    if start not in range(room + 1) or stop not in range(start, room + 1):
+    start, stop = map(whole, offsets)
+    if not start <= stop <= room:
         raise ValueError("offsets outside the file")
     return start, stop - start
 
