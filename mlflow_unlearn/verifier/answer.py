@@ -23,6 +23,8 @@ SAID = {
     *("code", "environment", "lock", "ledger", "issued_at", "expires_at"),
 }
 """The keys of a certificate of this version."""
+REGISTERED = {"name", "version", "run_id", "created_at"}
+"""What tells one registered version from any other."""
 NOT_CHECKED = (
     "that order and values were measured on this model: they are the evaluator's word; measuring again needs model and data",
     "scores of other metrics, which decide nothing but whether a fine-tuned or rounded state is wrecked, and how losses were calibrated",
@@ -184,6 +186,8 @@ def _agree(predicate: Mapping[str, Any], case: Case) -> None:
     asked = sorted(each["request_id"] for each in predicate["requests"])
     if not asked or any(sorted(each["requests"]) != asked for each in (run, evaluation, split)):
         raise RefusedError("certificate: run, evaluation and split are not about the requests that it names")
+    if any(predicate[each].keys() != REGISTERED for each in ("registered", "parent")):
+        raise UndecidedError("certificate: it does not say by name, version, run and moment which versions it is about")
     named = {key: predicate["parent"][key] for key in ("name", "version")}
     if not run["parent"] == evaluation["parent"] == split["parent"] or run["parent"]["model"] != named:
         raise RefusedError("certificate: run, evaluation and split do not have the same parent")
