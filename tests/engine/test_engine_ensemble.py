@@ -233,7 +233,8 @@ def scored(model: Any, tokenizer: Any) -> ScoredSubject:
 def test_a_record_is_scored_by_its_shard_as_by_that_model_alone(experts: WeightExperts, tokenizer: Any) -> None:
     alone, found = {shard: scored(experts.expert(shard), tokenizer) for shard in SHARDS}, subject(experts, tokenizer, ROUTES)
     for i, shard in enumerate(ROUTES):
-        np.testing.assert_allclose(found.token_log_probs[i], alone[shard].token_log_probs[i], atol=1e-6)
+        # Other rows in the batch, other order of sums: six units of the last place of float32 at -3.75 were seen on one CPU.
+        np.testing.assert_allclose(found.token_log_probs[i], alone[shard].token_log_probs[i], rtol=1e-6, atol=1e-6)
         assert found.token_hits[i].tolist() == alone[shard].token_hits[i].tolist()
         assert found.generations[i] == alone[shard].generations[i]
 
