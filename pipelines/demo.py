@@ -76,21 +76,10 @@ class Demo:
 
 def environment() -> dict[str, str]:
     """Our commands first on PATH, one thread a process, MLflow's job runner off, nobody else's MLflow or ledger."""
-    foreign = (
-        "MLFLOW_TRACKING_URI",
-        "MLFLOW_REGISTRY_URI",
-        "MLFLOW_UNLEARN_LEDGER_URI",
-        "MLFLOW_UNLEARN_TAG_KEY_FILE",
-        "MLFLOW_UNLEARN_KEYS",
-        "MLFLOW_UNLEARN_SIGNER",
-        "MLFLOW_UNLEARN_TRUST",
-        "MLFLOW_RUN_ID",
-        "MLFLOW_EXPERIMENT_ID",
-    )
-    env = {key: value for key, value in os.environ.items() if key not in foreign}
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     quiet = {"OMP_NUM_THREADS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    quiet["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    quiet |= {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     return env | quiet | {"MLFLOW_UNLEARN_PASSPHRASE": PASSPHRASE}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .options import as_json, one_line_errors, respond
@@ -39,11 +41,8 @@ def countersign(version_uri: str, json_output: bool) -> None:
 @click.option("--replace", is_flag=True, help="Take the place of an earlier statement that said something else; that one is kept.")
 @as_json
 @one_line_errors
-def adopt(  # noqa: PLR0913 - each an option of the command
-    version_uri: str, data: tuple[str, ...], made_from: tuple[str, ...], relation: str | None, nothing_else: bool, replace: bool, json_output: bool
-) -> None:
+def adopt(version_uri: str, replace: bool, json_output: bool, **origin: Any) -> None:
     """State and sign the lineage of a version that was trained before this tool came. It stays marked as stated by a person, for ever."""
     from ..commands import attesting as commands
 
-    origin = commands.Origin(data=data, made_from=made_from, relation=relation, nothing_else=nothing_else)
-    respond("attested", commands.adopt(version_uri, origin, replace=replace, passphrase=passphrase), json_output)
+    respond("attested", commands.adopt(version_uri, commands.Origin(**origin), replace=replace, passphrase=passphrase), json_output)

@@ -230,11 +230,12 @@ def scored(model: Any, tokenizer: Any) -> ScoredSubject:
     return ScoredSubject(model=model, tokenizer=tokenizer, examples=EXAMPLES, answers=["a"] * 12, batch_tokens=4096, max_new_tokens=LONGEST)
 
 
-def test_a_record_is_scored_by_its_shard_as_by_that_model_alone(experts: WeightExperts, tokenizer: Any) -> None:
+def test_a_record_is_scored_by_its_shard_as_by_that_model_alone(model: Any, tokenizer: Any) -> None:
+    """In double precision: in single the rows beside a record change the order of sums, by 1.4e-6 on one CPU."""
+    experts = WeightExperts({shard: shifted(model, shard).double() for shard in SHARDS})
     alone, found = {shard: scored(experts.expert(shard), tokenizer) for shard in SHARDS}, subject(experts, tokenizer, ROUTES)
     for i, shard in enumerate(ROUTES):
-        # Other rows in the batch, other order of sums: six units of the last place of float32 at -3.75 were seen on one CPU.
-        np.testing.assert_allclose(found.token_log_probs[i], alone[shard].token_log_probs[i], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found.token_log_probs[i], alone[shard].token_log_probs[i], atol=1e-6)
         assert found.token_hits[i].tolist() == alone[shard].token_hits[i].tolist()
         assert found.generations[i] == alone[shard].generations[i]
 
