@@ -32,6 +32,7 @@ from mlflow_unlearn.records import Evaluation
 SIDE = st.lists(st.one_of(st.integers(-3, 3).map(float), st.floats(-1, 1), st.just(-math.inf)), min_size=1, max_size=30).map(np.array)
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
 LEVELS = {f"{1 - 0.05 / 2**k:.8g}": 1 - 0.05 / 2**k for k in range(10)}
+Z95 = float(distributions.norm.ppf(0.975))
 QUANTILE = {key: float(distributions.norm.ppf(level)) for key, level in LEVELS.items()}
 
 
@@ -120,7 +121,7 @@ def mean_limits(values: list[float], within: tuple[float, float]) -> tuple[float
         return mean - unlike * (mean - within[0]), mean + unlike * (within[1] - mean)
     second, third = (fmean((value - mean) ** power for value in values) for power in (2, 3))
     a = third / second**1.5 / (6 * math.sqrt(n))
-    corrected = [a + (a + z) / (1 - a * (a + z)) for z in (-1.959964, 1.959964)]
+    corrected = [a + (a + z) / (1 - a * (a + z)) for z in (-Z95, Z95)]
     low, high = (mean + math.sqrt(second / n) * (z + a * (z**2 - 1)) for z in corrected)
     return max(within[0], min(low, mean)), min(within[1], max(high, mean))
 
@@ -178,9 +179,9 @@ def test_a_share_and_its_limits_follow_from_both_losses_of_each_canary(seed: int
     share = after / before
     error = max(gap_error(*([state - share * parent for parent, state in side] for side in (gap.included, gap.excluded))) / before, 1e-6)
     assert gap.share_upper == pytest.approx({key: abs(share) + quantile * error for key, quantile in QUANTILE.items()}, rel=1e-9)
-    assert limits(gap.share) == pytest.approx((share, share - 1.959964 * error, share + 1.959964 * error), rel=1e-5, abs=1e-9)
+    assert limits(gap.share) == pytest.approx((share, share - Z95 * error, share + Z95 * error), rel=1e-5, abs=1e-9)
     error = gap_error(*([parent for parent, _ in side] for side in (gap.included, gap.excluded)))
-    assert limits(gap.parent) == pytest.approx((before, before - 1.959964 * error, before + 1.959964 * error), rel=1e-5)
+    assert limits(gap.parent) == pytest.approx((before, before - Z95 * error, before + Z95 * error), rel=1e-5)
 
 
 def test_rounding_moves_no_share_by_a_millionth() -> None:
