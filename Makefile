@@ -23,7 +23,7 @@ help:
 	@echo "                       STRATEGY=approximate: by a gradient method; DATA=path/to/tofu: the TOFU benchmark"
 	@echo "make test              every test this machine can run"
 	@echo "make check             ruff, mypy and the fast tests"
-	@echo "make ui                MLflow on 127.0.0.1: the demo's models if there are any, else this repository's"
+	@echo "make ui                MLflow with the gate on 127.0.0.1: the demo's models if there are any, else this repository's"
 	@echo "make bench             the figures of docs/benchmarks.md, each against its baseline in the same run"
 	@echo "make bench-engine      unlearning steps against plain code: speed, memory, same numbers; more where there is a CUDA device"
 	@echo "make bench-exact       exact deletion against training everything again; what shards cost in accuracy"
@@ -63,10 +63,7 @@ check: $(INSTALLED)
 ui: $(INSTALLED)
 	@cd "$(if $(wildcard build/demo/mlflow.db),build/demo,.)" && \
 	test -f mlflow.db || { echo "There is no mlflow.db yet: run make demo first" >&2; exit 2; } && \
-	port=$$("$(BIN)/python" -c 'import socket; \
-	free = (p for p in range(5000, 5100) if socket.socket().connect_ex(("127.0.0.1", p))); print(next(free))') && \
-	echo "http://127.0.0.1:$$port (Ctrl-C ends it)" && \
-	exec "$(BIN)/mlflow" ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port "$$port"
+	exec env -u MLFLOW_TRACKING_URI "$(BIN)/mlflow-unlearn" ui
 
 bench: $(INSTALLED)
 	@"$(BIN)/python" benchmarks/run.py

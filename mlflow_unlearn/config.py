@@ -31,6 +31,10 @@ class Settings:
     """Folder of private signing keys, where it is another than `.unlearn/keys`."""
     trust: Path | None = None
     """The trust file, where it is another than `trust.json` at the git root."""
+    artifacts: str = ""
+    """Where MLflow's server keeps its artifacts, for machines that read them there instead of through the server; empty: through the server."""
+    gate_key: Path | None = None
+    """The key of the gate inside MLflow's server, where it is another file than `.unlearn/gate.key`."""
     signer: str = ""
     """Who signs here: a holder of a key file, or `scheme:reference` of a KMS; empty: the one key here that may."""
 
@@ -43,6 +47,11 @@ class Settings:
     def key_folder(self) -> Path:
         """Private signing keys."""
         return self.keys or self.state / "keys"
+
+    @property
+    def gate_key_file(self) -> Path:
+        """The key under which the gate inside MLflow's server writes what it decided; servers of one database share it."""
+        return self.gate_key or self.state / "gate.key"
 
     @property
     def trust_file(self) -> Path:
@@ -81,6 +90,8 @@ def settings(start: Path | None = None, environment: Mapping[str, str] | None = 
         tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
         keys=Path(folder) if (folder := env.get("MLFLOW_UNLEARN_KEYS")) else None,
         trust=Path(file) if (file := env.get("MLFLOW_UNLEARN_TRUST")) else None,
+        artifacts=env.get("MLFLOW_UNLEARN_ARTIFACTS", ""),
+        gate_key=Path(file) if (file := env.get("MLFLOW_UNLEARN_GATE_KEY_FILE")) else None,
         signer=env.get("MLFLOW_UNLEARN_SIGNER", ""),
     )
 

@@ -94,6 +94,23 @@ def read_retired_keys(path: Path) -> dict[str, bytes]:
     return keys
 
 
+def read_gate_key(path: Path) -> bytes:
+    """The key under which the gate inside MLflow's server writes what it decided; made here if there is none yet.
+
+    Raises:
+        ConfigError: it is of another length, readable by others, or cannot be written.
+    """
+    try:
+        create_tag_key(path)
+        key, mode = path.read_bytes(), path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"{path}: no gate key here, and none can be written ({error.strerror}); set MLFLOW_UNLEARN_GATE_KEY_FILE") from None
+    if len(key) != TAG_KEY_BYTES or mode & 0o077:
+        found = f"{len(key)} bytes with mode {mode & 0o777:o}"
+        raise ConfigError(f"{path}: expected a gate key of {TAG_KEY_BYTES} bytes with mode 600, found {found}; restore it, or run `chmod 600 {path}`")
+    return key
+
+
 def create_tag_key(path: Path, key: bytes | None = None) -> bool:
     """Write a random key, or this one, with mode 0600; False when one is there already."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,120 +7,15 @@ one of the others. Signatures, digests and figures were checked by whoever made 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Literal
+from dataclasses import replace
 
-from .lineage import ModelVersion, Trace, TracedVersion, VersionLineage
-from .policy import GatePolicy
+from .gate_values import Answer, Decision, Evidence, Proof, Reason, Reviewed
+from .lineage import ModelVersion, TracedVersion, VersionLineage
 from .records import Effect, ErasureRequest, Outcome, State
-from .statements import CertifiedRequest
 
-Answer = Literal["yes", "no", "undecided"]
+__all__ = ["Answer", "Decision", "Evidence", "Proof", "Reason", "Reviewed", "attested", "gate"]
+
 _MOST = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reason:
-    """Why the answer is no or undecided, or what a yes rests on."""
-
-    answer: Literal["no", "undecided", "note"]
-    code: str
-    """One word for the ledger, which takes no free text."""
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proof:
-    """What is signed about one version, verified; what of it does not hold, or contradicts the registry, is in `problems`."""
-
-    statement: str = ""
-    """Payload digest; empty where nothing is signed or it cannot be read."""
-    kind: Literal["certificate", "lineage"] = "lineage"
-    problems: tuple[Reason, ...] = ()
-    signers: frozenset[str] = frozenset()
-    """Holders of the keys that signed and count."""
-    holders: frozenset[str] = frozenset()
-    """Of every key that signed, also where it does not count any more: nobody reviews what he or she signed."""
-    requests: tuple[str, ...] = ()
-    """What a certificate says it was made to forget,"""
-    certified: tuple[CertifiedRequest, ...] = ()
-    """and what was asked, to be held against the ledger."""
-    outcomes: Mapping[str, str] = field(default_factory=dict)
-    """Effect -> outcome, as the counts in a certificate give it; never as its verdict or a tag says."""
-    details: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Effect -> the reasons that its verdict gives."""
-    adopted: bool = False
-    """Whether a person stated the lineage afterwards."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether something is signed and nothing of it is in doubt."""
-        return bool(self.statement) and not self.problems
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reviewed:
-    """A reviewer's verified word for a version."""
-
-    digest: str
-    """Payload digest of the review."""
-    kind: Literal["approval", "override"]
-    statement: str
-    """Payload digest of what was reviewed."""
-    alias: str
-    holder: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """Everything that an answer goes by. What is missing here makes it undecided."""
-
-    model: ModelVersion
-    closure: Sequence[VersionLineage]
-    """The version and every registered ancestor, as the registry has them."""
-    proofs: Mapping[ModelVersion, Proof]
-    traced: Trace | None
-    """Of the requests that were not refused, over `attested(...)`."""
-    requests: Sequence[ErasureRequest] = ()
-    """The requests that were not refused."""
-    reaching: tuple[str, ...] = ()
-    """Ids of those whose records reach the version."""
-    ground: tuple[Reason, ...] = ()
-    """What is wrong with the trust file, the policy file or the ledger, on which all else rests."""
-    others: tuple[Reason, ...] = ()
-    """What else was found: erased records in data added since, an interim measure, reviews that do not count."""
-    alias: str | None = None
-    """The alias it is asked for."""
-    reviews: tuple[Reviewed, ...] = ()
-    policy: GatePolicy = field(default_factory=GatePolicy)
-    now: datetime
-    files: tuple[str, ...] = ()
-    """Digests of trust file and policy file, and of the ledger's head."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """The gate's answer with all its reasons."""
-
-    model: ModelVersion
-    answer: Answer
-    reasons: tuple[Reason, ...]
-    evidence: tuple[str, ...] = ()
-    """Digests of what it rests on, sorted."""
-
-    @property
-    def sentence(self) -> str:
-        """The answer in a sentence."""
-        words = {"yes": "may be deployed", "no": "must not be deployed", "undecided": "could not be decided, which is no yes"}
-        return f"{self.model} {words[self.answer]}"
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """Codes of what keeps it from yes, or else of what a reader should know; each once."""
-        against = [reason.code for reason in self.reasons if reason.answer != "note"]
-        return tuple(dict.fromkeys(against or [reason.code for reason in self.reasons]))
 
 
 def attested(closure: Sequence[VersionLineage], proofs: Mapping[ModelVersion, Proof], model: ModelVersion) -> tuple[VersionLineage, ...]:
@@ -146,7 +41,18 @@ def gate(evidence: Evidence) -> Decision:
     against = {reason.answer for reason in reasons} - {"note"}
     digests = {proof.statement for proof in evidence.proofs.values()} | {review.digest for review in evidence.reviews} | {*evidence.files}
     answer: Answer = "no" if "no" in against else "undecided" if against else "yes"
-    return Decision(model=evidence.model, answer=answer, reasons=reasons, evidence=tuple(sorted(digests - {""})))
+    ends = [*(proof.expires_at for proof in evidence.proofs.values()), *(review.expires_at for review in evidence.reviews)]
+    reaching, open_ones = set(evidence.reaching), _open_reaching(evidence)
+    due = [request.due_at for request in open_ones if request.due_at is not None]
+    waits = len(due) == len(reaching)  # one that was closed, and so said to be done, is not waited for
+    return Decision(
+        model=evidence.model,
+        answer=answer,
+        reasons=reasons,
+        evidence=tuple(sorted(digests - {""})),
+        until=min((end for end in ends if end is not None), default=None),
+        due=min(due, default=None) if waits else None,
+    )
 
 
 def _reasons(evidence: Evidence) -> Iterator[Reason]:
@@ -237,13 +143,18 @@ def _traced(evidence: Evidence) -> Iterator[Reason]:
 
 def _affected(evidence: Evidence, line: TracedVersion) -> Iterator[Reason]:
     yield Reason(answer="no", code="affected", text=f"affected by {_some(evidence.reaching)}: {line.why}")
-    for request in evidence.requests:
-        if request.request_id in evidence.reaching and request.state is State.OPEN and request.due_at is not None:
+    for request in _open_reaching(evidence):
+        if request.due_at is not None:
             days = (request.due_at - evidence.now).days
             if request.due_at < evidence.now:
                 yield Reason(answer="no", code="overdue", text=f"{request.request_id} is overdue by {-days} days")
             else:
                 yield Reason(answer="no", code="due", text=f"{request.request_id} is due in {days} days")
+
+
+def _open_reaching(evidence: Evidence) -> tuple[ErasureRequest, ...]:
+    """Open requests whose records reach the version."""
+    return tuple(request for request in evidence.requests if request.request_id in evidence.reaching and request.state is State.OPEN)
 
 
 def _approved(evidence: Evidence) -> Iterator[Reason]:

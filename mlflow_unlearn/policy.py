@@ -32,15 +32,42 @@ class GatePolicy:
     """Whether a reviewer's signed override lets an INCONCLUSIVE verdict be deployed; never a FAIL, never affected or unknown data."""
     certificate_days: int = 365
     """How long a certificate holds."""
+    protected_aliases: tuple[str, ...] = ("champion", "production", "prod")
+    """Aliases that MLflow's server lets point at a version only on evidence, whatever their case; `*` protects every alias."""
+    protected_stages: tuple[str, ...] = ("Production",)
+    """MLflow's stages that are guarded likewise."""
+    on_request: Literal["due", "at_once"] = "due"
+    """When a request that comes in later stops a version that is deployed already: on its due date, or at once. New aliases are refused at once."""
+    rollback_days: int = 30
+    """A version that held an alias within so many days may hold it again until the request that affects it is due; the log says so."""
+    max_stale_hours: float = 24.0
+    """For so long the server resolves aliases by its last decision when ledger or artifact store do not answer."""
 
     def __post_init__(self) -> None:
         near = [name for name in self.enforcement if name != DEFAULT and difflib.get_close_matches(name, [DEFAULT], cutoff=0.8)]
         wrong = [f"approvals: expected 0 or more, found {self.approvals}"] if self.approvals < 0 else []
+        wrong += [f"{name}: expected 0 or more, found {value}" for name, value in self._spans if not 0 <= value < float("inf")]
         if not 1 <= self.certificate_days <= MOST_DAYS:
             wrong += [f"certificate_days: expected 1 to {MOST_DAYS}, found {self.certificate_days}"]
         wrong += [f"enforcement: '{name}' is nearly '{DEFAULT}'; did you mean that?" for name in near]
         if wrong:
             raise ConfigError("; ".join(wrong))
+
+    @property
+    def _spans(self) -> tuple[tuple[str, float], ...]:
+        return ("rollback_days", self.rollback_days), ("max_stale_hours", self.max_stale_hours)
+
+    def protects(self, alias: str) -> bool:
+        """Whether an alias may point only at what has the evidence; one with other than printable ASCII always: it may look like another."""
+        return (
+            not (alias.isascii() and alias.isprintable())
+            or "*" in self.protected_aliases
+            or alias.casefold() in {each.casefold() for each in self.protected_aliases}
+        )
+
+    def protects_stage(self, stage: str) -> bool:
+        """The same of a stage."""
+        return stage.casefold() in {each.casefold() for each in self.protected_stages}
 
     def enforced(self, model: str) -> Enforcement:
         """What holds for a registered model."""

@@ -8,7 +8,7 @@ request and passed for the effect asked; what cannot be read is not ended by tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .ancestry import Ancestry, ancestry, trouble
@@ -96,11 +96,16 @@ def tainted(evidence: Evidence) -> dict[str, tuple[Step, ...]]:
     return {md5: known.story.tell(reach)[0] for md5, reach in known.reached.items() if isinstance(md5, str)}
 
 
-def reaching(evidence: Evidence, model: ModelVersion) -> tuple[str, ...]:
-    """Ids of the requests whose records reach a version, or may; sorted."""
+def reaching(evidence: Evidence, models: Iterable[ModelVersion]) -> dict[ModelVersion, tuple[str, ...]]:
+    """Ids of the requests whose records reach each of these versions, or may; sorted."""
     known = _ancestry(evidence, sorted(evidence.versions, key=_by_number))
-    bits = known.left.get(known.numbers[model], 0)
-    return tuple(sorted(request.request_id for place, request in enumerate(evidence.requests) if bits >> place & 1))
+    named: dict[int, tuple[str, ...]] = {}
+    found = {}
+    for model in models:
+        if (bits := known.left.get(known.numbers[model], 0)) not in named:
+            named[bits] = tuple(sorted(request.request_id for place, request in enumerate(evidence.requests) if bits >> place & 1))
+        found[model] = named[bits]
+    return found
 
 
 def undecided(traced: Trace, why: str) -> Trace:

@@ -41,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _REAL = re.compile(
-    r"adapters/test_(dvc_|git_|registry|registration|ledger|record_index|index_|workspace_|training|trained|commitment|great_exp|models|tag_set|keyed)"
-    r"|plugin/|stages/|laws/test_(index|lineage|registry|trace)|test_(request|ledger|guard|commitment|gating|promoting)_commands|test_cli_ledger|test_(siphash|finger)"
+    r"adapters/test_(dvc_|git_|registry|registration|ledger|record_index|index_|workspace_|training|trained|commitment|great_exp|models|tag_set|keyed|gate_|storage_loc|file_list|kept_sub)"
+    r"|plugin/|server/|stages/|laws/test_(index|lineage|registry|trace)|test_(request|ledger|guard|commitment|gating|promoting)_commands|test_cli_ledger|test_(siphash|finger)"
 )
 """Modules that work on real Git, DVC, MLflow and databases, or draw many examples: seconds each, so that `make check` leaves them to `make test`."""
 

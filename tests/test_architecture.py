@@ -27,18 +27,18 @@ RANKS = {
     2: "engine",
     3: "methods metrics attacks",
     4: (
-        "trace plan forecast graph split validate unlearn evaluate judge leakage margins exact_conditions shared_state gate guard review adapters "
-        "testing trial tofu_report muse_report audit audit_sets deep deep_probes deep_subjects shadow_probes"
+        "trace plan forecast graph split validate unlearn evaluate judge leakage margins exact_conditions shared_state gate gate_values ruling "
+        "guard review adapters testing trial tofu_report muse_report audit audit_sets deep deep_probes deep_subjects shadow_probes"
     ),
     5: "plugin",
-    6: "stages commands cli",
+    6: "stages commands cli server",
 }
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 VERBS = {"trace", "plan", "forecast", "graph", "split", "validate", "unlearn", "evaluate", "judge", "shared_state", "gate", "guard", "review"}
 HEAVY_OWNERS = {
     "dvc": {"adapters"},
     "dvc_data": {"adapters"},
-    "mlflow": {"adapters", "plugin"},
+    "mlflow": {"adapters", "plugin", "server"},
     "great_expectations": {"adapters"},
     "duckdb": {"adapters"},
     "ibis": {"adapters"},
@@ -52,6 +52,8 @@ HEAVY_OWNERS = {
     "matplotlib": {"adapters"},
     "torch": {"adapters", "engine", "methods", "losses", "unlearn", "testing", "trial"},
     "lm_eval": {"adapters"},
+    "boto3": {"adapters", "server"},
+    "botocore": {"adapters", "server"},
     "click": {"cli"},
     "rich": {"commands", "stages"},
 }

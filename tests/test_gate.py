@@ -47,7 +47,7 @@ def evidence(model=FORGOT, proofs=PROOFS, requests=(REQUEST,), lineages=LINEAGES
     held = ({DATA: 1} if requests else {}) if matches is None else matches
     traceable = Traceable(requests=requests, versions=attested(closure, proofs, model), states=states, matches=held)
     traced = trace(traceable)
-    given = {"traced": traced, "reaching": reaching(traceable, model), **changes}
+    given = {"traced": traced, "reaching": reaching(traceable, [model])[model], **changes}
     return Evidence(model=model, closure=closure, proofs=proofs, requests=requests, now=NOW, **given)
 
 

@@ -79,7 +79,7 @@ def test_the_same_promotion_again_changes_nothing(world):  # noqa: F811
 
 def test_of_two_at_once_one_is_refused_in_words(world, monkeypatch):  # noqa: F811
     def slow(bench, question, now=None):
-        registry_aliases.point(bench.registry, TRAINED, "champion")
+        registry_aliases.point(bench.registry, TRAINED, "champion", None)
         return gating.answer(bench, question, now)
 
     monkeypatch.setattr("mlflow_unlearn.commands.promoting.answer", slow)
@@ -194,7 +194,7 @@ def test_nothing_signed_is_nothing_to_review(world, monkeypatch):  # noqa: F811
 
 def test_a_verified_model_is_loaded_and_a_refused_one_as_enforced(world, recwarn, monkeypatch):  # noqa: F811
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    registry_aliases.point(world.bench.registry, FORGOT, "champion")
+    registry_aliases.point(world.bench.registry, FORGOT, "champion", None)
     assert mlflow_unlearn.load_model("models:/m@champion", enforcement="enforce").predict([0, 0]) == [2.0, 2.0]
     assert mlflow_unlearn.load_model("models:/m/1").predict([0]) == [1.0]
     with pytest.warns(UserWarning, match="m/1 must not be deployed\n- affected by"):

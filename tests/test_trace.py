@@ -309,6 +309,7 @@ def test_where_it_is_known_whose_records_a_state_holds_each_request_goes_its_own
     matches, holders = {OLD: 3, CLEAN: 1}, {OLD: {"er-1"}, CLEAN: {"er-2"}}
     found = places(*versions, requests=asked, matches=matches, holders=holders)
     assert [found[v][0] for v in "123"] == ["affected", "clear", "affected"]
-    reached = [reaching(evidence(*versions, requests=asked, matches=matches, holders=holders), each.model) for each in versions]
+    found = reaching(evidence(*versions, requests=asked, matches=matches, holders=holders), [each.model for each in versions])
+    reached = [found[each.model] for each in versions]
     assert reached == [("er-1",), (), ("er-1", "er-2")]
     assert [places(*versions, requests=asked, matches=matches)[v][0] for v in "2"] == ["affected"]

@@ -73,10 +73,11 @@ class LedgerBook:
         uri: SQLAlchemy URI, sqlite or Postgres.
         key_id: check value of the tag key in use (`digests.key_id`); a ledger written with another key is refused. None does not ask.
         witness: file that remembers the head, so that a ledger that was rolled back is refused.
+        kept: whether a connection stays open between two transactions, as in a server.
     """
 
-    def __init__(self, uri: str, key_id: str | None = None, witness: Path | None = None) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, key_id: str | None = None, witness: Path | None = None, *, kept: bool = False) -> None:
+        self.uri, self._kept = uri, kept
         self.key_id = key_id
         self._witness = Witness(path=witness, place=_place_beside(witness, self.place)) if witness else None
         self._state = LedgerState()
@@ -104,6 +105,10 @@ class LedgerBook:
     def head(self) -> Head:
         """Number and digest of the last event."""
         return self._read(lambda page: Head(number=page.state.number, digest=page.state.digest))
+
+    def decisive(self) -> Head:
+        """The last event from which an answer of the gate may follow; while it stays the last one, such an answer stands."""
+        return self._read(lambda page: Head(number=page.state.decisive[0], digest=page.state.decisive[1]))
 
     def written_with(self) -> str | None:
         """Check value of the tag key that the ledger is written with; None before the first change with a key."""
@@ -151,13 +156,13 @@ class LedgerBook:
 
     @cached_property
     def _engine(self) -> Engine:
-        return store.connect(self.uri)
+        return store.connect(self.uri, kept=self._kept)
 
     def _page(self, connection: Connection, seen: Head | None) -> Page:
-        state = self._state
-        if state.number and store.digest_at(connection, state.number) != state.digest:
+        state, events = self._state, store.events_from(connection, max(self._state.number, 1))
+        if state.number and ((last := next(events, None)) is None or (last.number, last.digest) != (state.number, state.digest)):
             raise store.tampered(f"event {state.number} is gone or not the one that was read before")
-        for event in store.events_from(connection, state.number + 1):
+        for event in events:
             state.add(event)
         if seen:
             _refuse_rolled_back(connection, state, seen)
@@ -172,7 +177,8 @@ class LedgerBook:
 def _refuse_rolled_back(connection: Connection, state: LedgerState, seen: Head) -> None:
     if state.number < seen.number:
         raise store.tampered(f"it ends at event {state.number}, and this project has seen event {seen.number}")
-    if store.digest_at(connection, seen.number) != seen.digest:
+    known = state.digest if seen.number == state.number else store.digest_at(connection, seen.number)
+    if known != seen.digest:
         raise store.tampered(f"event {seen.number} is not the one that this project has seen")
 
 

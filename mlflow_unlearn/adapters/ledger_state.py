@@ -68,6 +68,8 @@ class LedgerState:
     digest: str = NO_EVENT
     at: datetime | None = None
     """Moment of that event."""
+    decisive: tuple[int, str] = (0, NO_EVENT)
+    """The last event from which an answer of the gate may follow: all but promotions, which only tell of answers."""
     key_id: str | None = None
     """Check value of the tag key that the tags are written with."""
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -110,6 +112,8 @@ class LedgerState:
         if body.get("sets"):
             self.sets[event.number] = body["sets"]
         self.number, self.digest, self.at = event.number, event.digest, at
+        if event.kind not in PROMOTIONS:
+            self.decisive = (event.number, event.digest)
 
     def change(self, request_id: str, *, entry: Mapping[str, Any] | None = None, **values: Any) -> None:
         """Change fields of a request, and of its entry."""
@@ -118,6 +122,7 @@ class LedgerState:
         self.entries[request_id] = replace(changed, request=replace(changed.request, due_at=changed.due_at()))
 
 
+PROMOTIONS = frozenset({"promoted", "not promoted"})
 Act = Callable[[LedgerState, Event, dict[str, Any]], None]
 _ACTS: dict[str, Act] = {}
 

@@ -30,6 +30,8 @@ BLOCK_CHARACTERS = 1 << 17
 """A block of tags holds about so many characters; a million tags are some 250 rows."""
 TEXT_CHARACTERS = 250
 _EVENTS_AT_ONCE = 1000
+_CONNECT_S = 15
+"""A server that does not answer for so long does not answer."""
 _PATIENCE_S = 60.0
 """For so long a Postgres writer tries again when another was faster."""
 _RETRY = ("40001", "40P01", "23505")
@@ -55,6 +57,7 @@ _BLOCKS = sql.Table(
     sql.Column("place", sql.Integer, primary_key=True, autoincrement=False),
     sql.Column("lines", sql.Text, nullable=False),
 )
+_FROM = sql.select(_EVENTS).where(_EVENTS.c.number >= sql.bindparam("first")).order_by(_EVENTS.c.number).limit(_EVENTS_AT_ONCE)
 _TABLES = (_EVENTS.name, _BLOCKS.name)
 _WORDS = "the ledger is append-only"
 
@@ -101,8 +104,7 @@ def described(sets: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
 def events_from(connection: Connection, number: int) -> Iterator[Event]:
     """Events of this number and later, in order, a thousand at a time."""
     while True:
-        query = sql.select(_EVENTS).where(_EVENTS.c.number >= number).order_by(_EVENTS.c.number).limit(_EVENTS_AT_ONCE)
-        rows = connection.execute(query).mappings().all()
+        rows = connection.execute(_FROM, {"first": number}).mappings().all()
         yield from (Event(**row) for row in rows)
         if len(rows) < _EVENTS_AT_ONCE:
             return
@@ -154,14 +156,24 @@ def tampered(what: str) -> LedgerError:
     )
 
 
-def connect(uri: str) -> Engine:
-    """The database, with its tables."""
+def connect(uri: str, *, kept: bool = False) -> Engine:
+    """The database, with its tables.
+
+    Args:
+        uri: sqlite or Postgres.
+        kept: whether a connection stays open between two transactions, as in a server.
+    """
     url = sql.engine.make_url(uri)
-    engine = _sqlite(url) if url.drivername.startswith("sqlite") else _server(url)
+    engine = _sqlite(url) if url.drivername.startswith("sqlite") else _server(url, kept)
     if engine.dialect.name not in ("sqlite", "postgresql"):
         raise LedgerError(f"ledger: {engine.dialect.name} has no append-only tables here; expected sqlite or postgresql in MLFLOW_UNLEARN_LEDGER_URI")
-    with _for_tables(engine).begin() as connection:
-        _create(connection)
+    with transaction(engine, writes=False) as connection:
+        complete = guarded_tables(connection) >= set(_TABLES)  # then nobody who writes is waited for
+        if complete:
+            _refuse_older(connection)
+    if not complete:
+        with _for_tables(engine).begin() as connection:
+            _create(connection)
     return engine
 
 
@@ -226,8 +238,10 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes", True) else "BEGIN")
 
 
-def _server(url: sql.engine.URL) -> Engine:
-    return sql.create_engine(url, isolation_level="SERIALIZABLE", poolclass=sql.pool.NullPool, hide_parameters=True)
+def _server(url: sql.engine.URL, kept: bool) -> Engine:
+    patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_S, "tcp_user_timeout": 1000 * _CONNECT_S}
+    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 4, "pool_pre_ping": True} if kept else {"poolclass": sql.pool.NullPool}
+    return sql.create_engine(url, isolation_level="SERIALIZABLE", hide_parameters=True, connect_args=patience, **pool)
 
 
 def _refuse_older(connection: Connection) -> None:

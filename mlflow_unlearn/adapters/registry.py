@@ -25,6 +25,7 @@ from ..ensembles import MANIFEST
 from ..errors import LineageError, StoreError, TamperedError
 from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
+from .direct_artifacts import read_directly
 from .downloads import artifact, fetched_to_stay
 from .registry_closure import closure
 from .registry_descent import DATASET_TAG, UNKNOWN_BASE, UNREADABLE, VERDICT_TAG, Origins, by_name
@@ -32,6 +33,8 @@ from .registry_files import KeptAnswers
 from .registry_pages import PageRows
 from .registry_rows import BASE_TAG, DVC, Rows, RunRow, VersionRow
 from .registry_tables import table_rows
+from .registry_uris import number_behind, parsed
+from .storage_locations import Storage
 
 __all__ = [
     "BASE_TAG",
@@ -79,6 +82,10 @@ class Registry:
     experiment: str
     state: Path | None = None
     """Private folder for what is worth keeping between two looks, by the immutable id of what it is about."""
+    envelope: Callable[[str], bytes | None] = field(default=lambda _digest: None, repr=False, compare=False)
+    """What is kept of signed statements beside the artifacts of runs, by payload digest: a server with the gate keeps what it verified."""
+    verified: Callable[[str, bytes], None] = field(default=lambda _digest, _envelope: None, repr=False, compare=False)
+    """Told of what was verified, by payload digest."""
 
     def lineages(self, name: str | None = None) -> tuple[VersionLineage, ...]:
         """What is known of every version of every registered model, or of one: its data and every version it was made from."""
@@ -104,10 +111,12 @@ class Registry:
         Raises:
             LineageError: malformed, or no such model, version or alias; lists what there is.
         """
-        name, version, alias = _parsed(uri)
+        name, version, alias = parsed(uri)
         with _reachable():
             try:
-                found = self.client.get_model_version_by_alias(name, alias) if alias else self.client.get_model_version(name, str(version))
+                if alias:
+                    return ModelVersion(name=name, version=number_behind(self.client, name, alias))
+                found = self.client.get_model_version(name, str(version))
             except MlflowException as error:
                 raise LineageError(f"{uri}: {self._what_there_is(name)}") from error
         return ModelVersion(name=name, version=str(found.version))
@@ -242,6 +251,8 @@ def connect(settings: Settings, experiment: str) -> Registry:
         logging.getLogger(chatty).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    if settings.artifacts:
+        read_directly(Storage(tracking_uri=settings.tracking_uri, destination=settings.artifacts))
     with _reachable():
         mlflow.set_tracking_uri(settings.tracking_uri)
         client = MlflowClient(settings.tracking_uri)
@@ -266,17 +277,6 @@ class _reachable:  # noqa: N801 - reads as `with _reachable():`
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             line = f"MLflow at {mlflow.get_tracking_uri()} does not answer: {reason}; check MLFLOW_TRACKING_URI and that the server runs"
             raise StoreError(_CREDENTIALS.sub("//", line)) from error
-
-
-def _parsed(uri: str) -> tuple[str, str | None, str | None]:
-    body = uri.removeprefix("models:/")
-    name, slash, version = body.rpartition("/")
-    if body != uri and slash and name and version.isdigit():
-        return name, version, None
-    name, at, alias = body.rpartition("@")
-    if body != uri and at and name and alias:
-        return name, None, alias
-    raise LineageError(f"{uri}: expected models:/NAME/VERSION or models:/NAME@ALIAS")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def _texts(folder: Path) -> Iterator[Path]:
 
 def _remote(locations: list[str], kept: KeptAnswers) -> dict[str, FileHints]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        asked: dict[str, Future[FileHints]] = {location: pool.submit(_downloaded, location) for location in locations}
+        asked: dict[str, Future[FileHints]] = {location: pool.submit(copy_context().run, _downloaded, location) for location in locations}
     found: dict[str, FileHints] = {}
     for location, answer in asked.items():
         if answer.exception() is not None:  # each store's client has errors of its own

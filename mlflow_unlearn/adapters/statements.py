@@ -5,6 +5,7 @@ The artifact is written first and the tag last: a kill leaves at most an artifac
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Statements:
         return self._named(model, LINEAGE_TAG, "lineage")
 
     def reviews(self, model: ModelVersion) -> tuple[bytes, ...]:
-        """Envelopes of everything that reviewers signed about the versions of this run, by digest; not one of them is verified."""
+        """Envelopes of everything that reviewers signed about the versions of this run; not one of them is verified."""
         run_id = _run_of(self._version(model))
         kept = (path for path in self._listed(run_id, _REVIEWS) if _DIGEST.fullmatch(Path(path).stem))
         return tuple(raw for path in kept if (raw := self._read(run_id, path)) is not None)
@@ -89,7 +90,9 @@ class Statements:
 
     def keep_review(self, model: ModelVersion, envelope: bytes) -> None:
         """Put what a reviewer signed beside a version."""
-        self._write(self._run(model), f"{_REVIEWS}/{_digest(envelope, f'{model}: review')}.json", envelope)
+        _digest(envelope, f"{model}: review")
+        name = hashlib.sha256(envelope).hexdigest()  # two people who sign in one second sign the same payload
+        self._write(self._run(model), f"{_REVIEWS}/{name}.json", envelope)
 
     @contextmanager
     def files(self, model: ModelVersion) -> Iterator[Path]:
@@ -148,10 +151,18 @@ class Statements:
                 raise LineageError(f"{model}: no such version in the registry") from None
 
     def _named(self, model: ModelVersion, tag: str, name: str) -> bytes | None:
-        """What the tag names: it lies under its own name, or, where a later one took that, under its digest."""
-        version = self._version(model)
-        if (digest := version.tags.get(tag)) is None:
-            return None
+        """What the tag names."""
+        digest = self._version(model).tags.get(tag)
+        return None if digest is None else self.of_digest(model, name, digest)
+
+    def of_digest(self, model: ModelVersion, name: str, digest: str) -> bytes:
+        """The envelope with this payload digest: it lies under its own name (`certificate`, `lineage`), or, where a later one took that, its digest.
+
+        Raises:
+            LineageError: it is not there.
+            TamperedError: the digest is none, or what is there is not what it names.
+        """
+        version, tag = self._version(model), {"certificate": CERTIFICATE_TAG, "lineage": LINEAGE_TAG}[name]
         if not _DIGEST.fullmatch(digest):
             raise TamperedError(f"{model}: tag {tag}: expected 64 hex digits, found {digest[:70]!r}; delete the tag and have it signed again")
         there: list[str] = []

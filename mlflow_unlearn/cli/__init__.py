@@ -14,6 +14,7 @@ from .attesting import adopt, attest, countersign
 from .benchmark import benchmark
 from .commitments import commitment
 from .exact import plan, replay, switch_off
+from .gate_log import gate_log
 from .gating import approve, gate, history, override, promote
 from .guard import guard
 from .ledger import ledger, tag_key, tombstone
@@ -21,9 +22,11 @@ from .options import as_json, one_line_errors, respond
 from .power import power
 from .reporting import report
 from .requests import request
+from .serving import ui
 from .signing_keys import key
 from .tagging import tag
 from .verifying import verify
+from .webhooks import webhook
 
 STAGES = ("index", "trace", "split", "validate", "unlearn", "shards", "train_shard", "ensemble", "replay", "evaluate", "judge", "register")
 
@@ -82,6 +85,8 @@ main.add_command(promote)
 main.add_command(approve)
 main.add_command(override)
 main.add_command(history)
+main.add_command(gate_log)
+main.add_command(webhook)
 main.add_command(ledger)
 main.add_command(tombstone)
 main.add_command(tag_key)
@@ -98,6 +103,7 @@ main.add_command(benchmark)
 main.add_command(power)
 main.add_command(verify)
 main.add_command(report)
+main.add_command(ui)
 
 
 @main.command()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import click
 
-from ..errors import ConfigError, UnlearnError
+from ..errors import ConfigError, GateError, UnlearnError
 
 P = ParamSpec("P")
 
@@ -20,7 +20,7 @@ def as_json(command: Callable[P, Any]) -> Callable[P, Any]:
 
 
 def one_line_errors(command: Callable[P, Any]) -> Callable[P, Any]:
-    """Known trouble as one clear line a complaint and exit code 2, never a stack trace."""
+    """Known trouble as one clear line a complaint and exit code 2, or 1 where a gate said no; never a stack trace."""
 
     @wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -33,12 +33,12 @@ def one_line_errors(command: Callable[P, Any]) -> Callable[P, Any]:
 
 
 def fail(error: Exception) -> NoReturn:
-    """Print each complaint on a line of its own and end with 2."""
+    """Print each complaint on a line of its own and end with 2, or with 1 where a gate said no."""
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     for line in text.splitlines() or [type(error).__name__]:
         click.echo(f"error: {where}{line}", err=True)
-    sys.exit(2)
+    sys.exit(1 if isinstance(error, GateError) else 2)
 
 
 def lines(stream: Any) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def _pointing(bench: Workbench, model: ModelVersion, alias: str, before: ModelVe
             raise ConfigError(
                 f"promote: {model.name}@{alias} was moved from {was} to {current.version if current else 'nothing'} meanwhile; look, and ask again"
             )
-        aliases.point(bench.registry, model, alias)
+        aliases.point(bench.registry, model, alias, current)
 
     return act
 

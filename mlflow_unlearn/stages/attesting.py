@@ -89,7 +89,8 @@ def sign_lineage(
         trusted: the trust file.
         passphrase: of the trainer's key.
         stated: the data that a person named.
-        tags: of the version, to be set or taken away once it is signed; before them a kill leaves nothing, after them what can be signed again.
+        tags: of the version, to be set or taken away once it is signed: a server with the gate in it takes only those that are signed for. A kill
+            before them leaves a statement that the registry does not follow yet; that counts as a no, and the same command mends it.
     """
     from ..adapters.signed_lineage import Attested, provenance, require_weights
     from .shard_plans import code_digest  # Polars, which a look at what is signed must not pay for
@@ -112,9 +113,9 @@ def sign_lineage(
     envelope = dsse.seal(payload, IN_TOTO, [signer])
     with dsse.in_our_words():
         made = verifier.read_statement(envelope, trusted, Role.TRAINER, now)
+    statements.keep_lineage(lineage.model, envelope, replace=True)
     for key, value in tags.items():
         statements.tag(lineage.model, key, value)
-    statements.keep_lineage(lineage.model, envelope, replace=True)
     done = Attestation.of(lineage.model, made, new=True)
     if lineage.certificate is None:
         statements.describe(lineage.model, signed_by("lineage", done.digest, done.holders))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, GateError
 from ..policy import Enforcement
+from ..verifier import subject_of
 
 if TYPE_CHECKING:
     from ..adapters.loading import Flavor
@@ -47,7 +49,7 @@ def load_model(
     bench = Workbench(Path(folder)) if folder else Workbench()
     question = asked(bench, uri)
     files = Statements(bench.registry).folder(question.model)
-    found = answer(bench, Question(model=question.model, alias=question.alias, folder=files))
+    found = answer(bench, Question(model=question.model, alias=question.alias, subject=partial(subject_of, files)))
     _heed(found.decision, enforcement or found.enforcement)
     return load(files, flavor, options)
 

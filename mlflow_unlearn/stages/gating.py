@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .. import config
+from .. import config, verifier
 from ..errors import ConfigError
 from ..gate import Decision, Evidence, Reason, attested, gate
 from ..lineage import ModelVersion
@@ -17,13 +17,14 @@ from ..policy import Enforcement, Policy
 from ..records import State
 from ..trace import reaching, trace
 from .grounding import ground
-from .proving import Prover
+from .proving import Prover, Subject
 from .returning import returned
 from .tracing import decided, evidence_for
 from .workbench import Workbench
 
 if TYPE_CHECKING:
     from ..adapters.ledger_witness import Head
+    from ..adapters.statements import Statements
 
 INTERIM_TAG = "unlearn.interim"
 
@@ -37,8 +38,8 @@ class Question:
     """For which alias."""
     policy: Path | None = None
     """Another policy file than policy.yaml."""
-    folder: Path | None = None
-    """Its files, if they are on this machine already; else they are fetched."""
+    subject: Subject | None = None
+    """Gives the digests of its files; else they are fetched and hashed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +83,8 @@ def answer(bench: Workbench, question: Question, now: datetime | None = None) ->
     rests_on = ground(bench, policy_file, policy, now)
     prover, statements = Prover(bench, rests_on, policy, now), Statements(bench.registry)
     closure = bench.registry.closure(model)
-    with nullcontext(question.folder) if question.folder else statements.files(model) as own_files:
-        proofs = {each.model: prover.proof(each, own_files if each.model == model else None) for each in closure}
+    subject = question.subject or partial(_hashed, statements, model)
+    proofs = {each.model: prover.proof(each, subject if each.model == model else None) for each in closure}
     requests = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
     traceable = evidence_for(bench, requests, attested(closure, proofs, model))
     traced = decided(bench, requests, trace(traceable))
@@ -95,7 +96,7 @@ def answer(bench: Workbench, question: Question, now: datetime | None = None) ->
         proofs=proofs,
         traced=traced,
         requests=requests,
-        reaching=reaching(traceable, model) if any(line.model == model for line in traced.affected) else (),
+        reaching=reaching(traceable, [model])[model] if any(line.model == model for line in traced.affected) else (),
         ground=rests_on.reasons,
         others=(*interim, *returned(bench, closure, proofs, traceable.states), *notes),
         alias=question.alias,
@@ -107,6 +108,11 @@ def answer(bench: Workbench, question: Question, now: datetime | None = None) ->
     signed = any(each.certificate or each.statement for each in closure)
     enforcement = rests_on.enforcement(policy, model.name, signed=signed)
     return Answer(decision=gate(evidence), policy=policy, evidence=evidence, enforcement=enforcement, head=head)
+
+
+def _hashed(statements: Statements, model: ModelVersion) -> list[dict[str, Any]]:
+    with statements.files(model) as folder:
+        return verifier.subject_of(folder)
 
 
 def _interim(model: ModelVersion, tags: Mapping[str, str]) -> list[Reason]:

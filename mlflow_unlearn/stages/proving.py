@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from .. import verifier
 from ..documents import decode, encode
 from ..errors import ConfigError, LineageError, StoreError, TamperedError
 from ..gate import Proof, Reason, Reviewed
-from ..lineage import ModelVersion, Relation, VersionLineage
+from ..lineage import Descent, ModelVersion, Relation, VersionLineage
 from ..policy import Policy
 from ..records import Outcome, Verdict
 from ..statements import CERTIFICATE, LINEAGE, REVIEW, Certificate, Registration, Review, Role
@@ -20,6 +19,8 @@ from ..verifier import RefusedError, Statement, Trust, UndecidedError
 from .grounding import Ground, problem, undecided
 from .workbench import Workbench
 
+Subject = Callable[[], list[dict[str, Any]]]
+"""Hashes a model's files, or says what they were when they were hashed."""
 _ROLES = {"certificate": (Role.EVALUATOR, CERTIFICATE), "lineage": (Role.TRAINER, LINEAGE)}
 
 
@@ -35,13 +36,22 @@ class Prover:
     kept: dict[ModelVersion, Registration] = field(default_factory=dict)
     weighed: dict[ModelVersion, str | None] = field(default_factory=dict)
 
-    def proof(self, lineage: VersionLineage, folder: Path | None = None) -> Proof:
+    def proof(self, lineage: VersionLineage, subject: Subject | None = None) -> Proof:
         """What is signed about a version.
 
         Args:
             lineage: what the registry says of it.
-            folder: its files on this machine, which are then held against what was signed; not looked at where None.
+            subject: gives the digests of its files, which are then held against what was signed; not looked at where None.
         """
+        found = self._from_artifacts(lineage, subject)
+        digest = lineage.certificate or lineage.statement
+        kept = self.bench.registry.envelope(digest) if digest and not found.holds else None
+        if kept is None or self.ground.trust is None:
+            return found
+        again = self._read(lineage, kept, "lineage" if lineage.certificate is None else "certificate", subject)
+        return again if again.holds else found
+
+    def _from_artifacts(self, lineage: VersionLineage, subject: Subject | None) -> Proof:
         model = lineage.model
         try:
             certificate = self._statements.certificate(model)
@@ -52,7 +62,7 @@ class Prover:
             return Proof(problems=(undecided("unreadable", str(error)),))
         if raw is None or self.ground.trust is None:
             return Proof()
-        return self._read(lineage, raw, "lineage" if certificate is None else "certificate", folder)
+        return self._read(lineage, raw, "lineage" if certificate is None else "certificate", subject)
 
     def reviews(self, lineage: VersionLineage) -> tuple[tuple[Reviewed, ...], tuple[Reason, ...]]:
         """What reviewers signed about a version, and why some of it does not count; what does not count keeps nobody from a yes."""
@@ -64,19 +74,35 @@ class Prover:
                 notes.append(Reason(answer="note", code="review", text=f"does not count: {error}"))
         return tuple(counting), tuple(notes)
 
-    def _read(self, lineage: VersionLineage, raw: bytes, kind: Literal["certificate", "lineage"], folder: Path | None) -> Proof:
+    def verified(
+        self, lineage: VersionLineage, raw: bytes, kind: Literal["certificate", "lineage"], subject: Subject | None
+    ) -> tuple[Statement, dict[str, Any]]:
+        """A statement that is signed by whoever may, about this version and these files; of a certificate also what it says, counted again.
+
+        What the registry says of the version's data and ancestors is not held against it here.
+
+        Raises:
+            RefusedError, UndecidedError: it is not, or cannot be read.
+            UnlearnError, OSError: registry, ledger or files do not answer.
+        """
         role, predicate_type = _ROLES[kind]
+        statement = verifier.read_statement(raw, self._trust, role, self.now)
+        self._about(lineage, statement, predicate_type)
+        if subject is not None:
+            verifier.check_subject(statement, subject(), str(lineage.model))
+        self.bench.registry.verified(statement.digest, raw)
+        return statement, self._certified(lineage, statement) if kind == "certificate" else {}
+
+    def _read(self, lineage: VersionLineage, raw: bytes, kind: Literal["certificate", "lineage"], subject: Subject | None) -> Proof:
         try:
-            statement = verifier.read_statement(raw, self._trust, role, self.now)
-            lineage = self._about(lineage, statement, predicate_type)
-            if folder is not None:
-                verifier.check_model(statement, folder)
-            found = self._certified(lineage, statement) if kind == "certificate" else {}
+            statement, found = self.verified(lineage, raw, kind, subject)
         except (RefusedError, UndecidedError) as error:
             return Proof(kind=kind, problems=(problem("statement", error, f"{lineage.model}: "),))
-        except (LineageError, ConfigError, OSError) as error:
+        except TamperedError as error:
+            return Proof(kind=kind, problems=(Reason(answer="no", code="tampered", text=f"{lineage.model}: {error}"),))
+        except (LineageError, StoreError, ConfigError, OSError) as error:
             return Proof(kind=kind, problems=(undecided("unreadable", f"{lineage.model}: {error}"),))
-        return self._proven(lineage, statement, {"kind": kind, **found})
+        return self._proven(self._original(lineage, statement), statement, {"kind": kind, **found})
 
     def _proven(self, lineage: VersionLineage, statement: Statement, found: Mapping[str, Any]) -> Proof:
         """A statement that holds, against what the registry says."""
@@ -96,6 +122,7 @@ class Prover:
             statement=statement.digest,
             signers=signers,
             holders=statement.holders,
+            expires_at=statement.expires_at,
             adopted=stated.adopted,
             **{**found, "problems": (*found.get("problems", ()), *problems)},
         )
@@ -124,26 +151,41 @@ class Prover:
         review = decode(Review, statement.predicate, "review")
         digests = [each.get("digest") for each in statement.subject]
         about = digests[0].get("sha256") if len(digests) == 1 and isinstance(digests[0], dict) else None
-        one = Reviewed(digest=statement.digest, kind=review.kind.value, statement=str(about), alias=review.alias, holder="", reason=review.reason)
+        one = Reviewed(
+            digest=statement.digest,
+            kind=review.kind.value,
+            statement=str(about),
+            alias=review.alias,
+            holder="",
+            reason=review.reason,
+            expires_at=statement.expires_at,
+        )
         return [replace(one, holder=holder) for holder in sorted({key.holder for key in statement.signers})]
 
-    def _about(self, lineage: VersionLineage, statement: Statement, kind: str) -> VersionLineage:
-        """The lineage that a statement is to be held against: of this version of this registry, or of the one that it is a copy of, file by file.
+    def _about(self, lineage: VersionLineage, statement: Statement, kind: str) -> None:
+        """Whether it is about this version of this registry, or about the one that it is a copy of, file by file.
 
         Raises:
             RefusedError: it is about something else, and was carried over.
         """
-        from ..adapters.stated_lineage import registration_of
-
         if statement.kind != kind:
             raise RefusedError(f"of kind {statement.kind[:80]}; expected {kind}")
-        said = dict(registration_of(statement))
-        if said == encode(self._registration(lineage.model)):
-            return lineage
-        for edge in lineage.ancestors:
-            if edge.relation is Relation.COPIED and said == encode(self._registration(edge.parent)):
-                return replace(lineage, ancestors=tuple(each for each in lineage.ancestors if each != edge))
-        raise RefusedError("what was signed is about another version, run or registry, and was put beside this one")
+        if not self._is_of(statement, lineage.model) and self._copied(lineage, statement) is None:
+            raise RefusedError("what was signed is about another version, run or registry, and was put beside this one")
+
+    def _original(self, lineage: VersionLineage, statement: Statement) -> VersionLineage:
+        """The lineage that a statement is to be held against: that of the version which this one is a copy of, if it is about that one."""
+        edge = None if self._is_of(statement, lineage.model) else self._copied(lineage, statement)
+        return replace(lineage, ancestors=tuple(each for each in lineage.ancestors if each != edge))
+
+    def _copied(self, lineage: VersionLineage, statement: Statement) -> Descent | None:
+        copies = (edge for edge in lineage.ancestors if edge.relation is Relation.COPIED)
+        return next((edge for edge in copies if self._is_of(statement, edge.parent)), None)
+
+    def _is_of(self, statement: Statement, model: ModelVersion) -> bool:
+        from ..adapters.stated_lineage import registration_of
+
+        return bool(dict(registration_of(statement)) == encode(self._registration(model)))
 
     def _weights(self, models: Iterable[ModelVersion]) -> dict[ModelVersion, str]:
         """The weights that versions were signed with, of those of which something signed can be read and counts."""

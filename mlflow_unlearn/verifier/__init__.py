@@ -24,6 +24,7 @@ from .envelopes import pae as pae
 from .envelopes import read_statement as read_statement
 from .envelopes import read_trust as read_trust
 from .model_files import check_model as check_model
+from .model_files import check_subject as check_subject
 from .model_files import subject_of as subject_of
 from .model_files import tensor_digest as tensor_digest
 from .rules import outcome as outcome

@@ -120,9 +120,14 @@ def _extent(offsets: list[int], room: int) -> tuple[int, int]:
 
 def check_model(statement: Statement, folder: Path, tell: Tell = lambda _done, _all: None) -> None:
     """That a folder is the subject of a statement, file by file: nothing changed, nothing missing, nothing beside it."""
-    stated, found = ({each.get("name"): each.get("digest") for each in subject} for subject in (statement.subject, subject_of(folder, tell)))
+    check_subject(statement, subject_of(folder, tell), str(folder))
+
+
+def check_subject(statement: Statement, subject: list[dict[str, Any]], where: str) -> None:
+    """The same of files that were hashed already."""
+    stated, found = ({each.get("name"): each.get("digest") for each in digests} for digests in (statement.subject, subject))
     if stated == found and len(stated) == len(statement.subject):
         return
     differing = sorted(str(name) for name in stated.keys() | found.keys() if name != "." and stated.get(name) != found.get(name))
     told = ", ".join(differing[:6]) + (f" and {len(differing) - 6} more" if len(differing) > 6 else "") or "the digest of the whole"
-    raise RefusedError(f"{folder}: not the model of the {statement.kind.split('/')[-2]}: {told} changed, missing or added")
+    raise RefusedError(f"{where}: not the model of the {statement.kind.split('/')[-2]}: {told} changed, missing or added")

@@ -1,0 +1,260 @@
+"""The gate's answers inside the server: made when something changed, kept while nothing did, so that an alias is set and followed in milliseconds.
+
+An answer rests on the trust file, policy.yaml and params.yaml, on the ledger, on what the registry has about the version and its ancestors, and on
+its files. Each is looked at every time, by its time stamps, its last event or its digest; the answer itself is worked out anew only when one of them
+is another than it was, or after an hour.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlparse
+
+from ..adapters.file_listings import fingerprint
+from ..adapters.gate_tables import DATABASE_ERRORS, KeptRows, writing
+from ..adapters.gate_views import VersionRow, ancestry, version_row, version_rows
+from ..adapters.kept_subjects import KeptSubjects
+from ..adapters.storage_locations import Storage
+from ..digests import sha256_json
+from ..documents import decode, encode
+from ..errors import ConfigError, LineageError, StoreError, UnlearnError
+from ..lineage import ModelVersion
+from ..ruling import Standing, fresh
+from ..stages.gating import Question, answer
+from ..stages.proving import Subject
+from .project import Project
+from .served_bench import by_the_gate
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+
+KIND, GRANTED = "decision", "granted"
+"""Kept rows: the last answers, and the last of them that were a yes."""
+LONGEST = timedelta(hours=1)
+"""What nothing points at, such as a key's last day or a new state of the data, is seen after so long at the latest."""
+UNANSWERED = (UnlearnError, OSError, *DATABASE_ERRORS)
+"""What is raised where something does not answer or is not as it should be."""
+NO_FILES = frozenset({"", "dummy-source", "prompt-template"})
+"""Locations of prompts, which MLflow keeps as registered models: there is nothing to load, whatever a tag says."""
+_BY_HTTP = ("mlflow-artifacts:", "http:", "https:")
+_IN_MEMORY = 10_000
+"""Answers that are kept decoded."""
+_TRIES = 3
+
+
+class NotRegisteredError(LineageError):
+    """There is no such version."""
+
+
+class NoFilesError(LineageError):
+    """A version has no files, so that nothing can be deployed of it."""
+
+
+@dataclass(kw_only=True)
+class Decisions:
+    """Answers about the versions of one server."""
+
+    project: Project
+    storage: Storage
+    rows: KeptRows
+    engine: Engine
+    subjects: KeptSubjects
+    alarm: Callable[[ModelVersion, str, str], None]
+    """Told where an old answer stands in: version, alias, why."""
+    refresh: Callable[[ModelVersion, str], None]
+    """Told what is worth deciding anew, soon."""
+    _decoded: dict[str, tuple[dict[str, Any], Standing]] = field(default_factory=dict)
+    _deciding: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def deciding(self) -> threading.RLock:
+        """Held by whoever works with the bench: Git, DVC and the index are used by one at a time."""
+        return self._deciding
+
+    def kept(self, connection: Connection, model: ModelVersion, alias: str) -> Standing | None:
+        """The last answer, whether it stands or not."""
+        name = self.name(model, alias)
+        body = self.rows.get(connection, KIND, name)
+        if body is None:
+            return None
+        known = self._decoded.get(name)
+        if known is None or known[0] != body:
+            try:
+                known = (body, decode(Standing, body, "decision"))
+            except ConfigError:
+                return None  # of another version of this package
+            self._decoded = {**(self._decoded if len(self._decoded) < _IN_MEMORY else {}), name: known}
+        return replace(known[1], alias=alias)
+
+    def standing(self, model: ModelVersion, alias: str) -> Standing | None:
+        """The last answer if it stands.
+
+        Raises:
+            UnlearnError: nobody can say.
+        """
+        kept = self._unchanged(model, alias)
+        return kept if kept is not None and kept.asked == self.project.asked() else None
+
+    def for_pointing(self, model: ModelVersion, alias: str) -> Standing:
+        """An answer to let an alias point at a version: a yes of which nothing has changed that it rests on, but for the ledger, which the caller
+        looks at last. What was no yes is worked out anew, since an approval or a signature may have come.
+
+        Raises:
+            UnlearnError: nothing could be decided.
+        """
+        kept = self._unchanged(model, alias)
+        return kept if kept is not None and kept.answer == "yes" else self.decide(model, alias)
+
+    def for_following(self, model: ModelVersion, alias: str, kept: Standing | None, row: VersionRow | None) -> Standing:
+        """An answer to follow an alias: the last one, if nothing changed but the ledger and a later request would not stop it yet.
+
+        Args:
+            model: the version.
+            alias: the alias.
+            kept: the last answer.
+            row: the version as it stands in the table.
+
+        Raises:
+            UnlearnError: nothing could be decided, and no answer is young enough to stand in.
+        """
+        try:
+            now = self._resting(model, row)
+            if kept is None or not self._holds(kept, now):
+                return self._or_granted(self.decide(model, alias), alias)
+            if kept.asked == self.project.asked():
+                return self._or_granted(kept, alias)
+            if self.project.last_policy().gate.on_request != "due":
+                return self._or_granted(self.decide(model, alias), alias)
+            self.refresh(model, alias)
+        except UNANSWERED as error:
+            if kept is None or not fresh(kept, self.project.last_policy().gate, datetime.now(UTC)):
+                raise
+            self.alarm(model, alias, str(error))
+        return kept
+
+    def _or_granted(self, standing: Standing, alias: str) -> Standing:
+        """The last yes for a while, where nothing speaks against it but what a run recorded after it was signed for.
+
+        Whoever may write to a run can add to what it recorded, and so stop what is deployed. The files, what is signed and what was asked are as they
+        were; an alias is not set anew on that.
+        """
+        if standing.wrong != {"registry_differs"} or standing.codes != ("registry_differs",):
+            return standing
+        with self.engine.connect() as connection:
+            body = self.rows.get(connection, GRANTED, self.name(standing.model, alias))
+        granted = replace(decode(Standing, body, "decision"), alias=alias) if body is not None else None
+        if granted is None or granted.rests_on != standing.rests_on or not fresh(granted, self.project.last_policy().gate, datetime.now(UTC)):
+            return standing
+        self.alarm(standing.model, alias, "; ".join(reason.text for reason in standing.reasons if reason.answer == "no"))
+        return granted
+
+    def decide(self, model: ModelVersion, alias: str) -> Standing:
+        """Work the answer out and keep it.
+
+        Raises:
+            UnlearnError: nothing could be decided.
+        """
+        with by_the_gate():
+            for _ in range(_TRIES):
+                before = self._looked_up(model)
+                subject = self._hashed(before[0].location)  # beside all others: it may take minutes
+                with self._deciding:
+                    standing = self._decided(*before, alias, subject)
+                if self._looked_up(model) == before:
+                    return self._keep(standing, alias)
+        raise StoreError(f"{model}: what the gate goes by changed {_TRIES} times while it was looked at; try again")
+
+    def _hashed(self, location: str) -> Subject:
+        """What the files are now, or the reason why nobody can say, for whoever asks."""
+        try:
+            found = self.subjects.subject(location)
+        except UNANSWERED as error:
+            return partial(_raise, error)
+        return lambda: found
+
+    def _keep(self, standing: Standing, alias: str) -> Standing:
+        name = self.name(standing.model, alias)
+        with writing(self.engine) as connection:
+            self.rows.put(connection, KIND, name, encode(standing))
+            if standing.answer == "yes":
+                self.rows.put(connection, GRANTED, name, encode(standing))
+        return standing
+
+    def _decided(self, resting: _Resting, asked: str, alias: str, subject: Subject) -> Standing:
+        model, now = resting.row.model, datetime.now(UTC)
+        found = answer(self.project.bench(), Question(model=model, alias=alias or None, subject=subject), now)
+        closure = tuple(each.model for each in found.evidence.closure)
+        decision, standing = found.decision, found.enforcement
+        with self.engine.connect() as connection:
+            made_from = ancestry(connection, version_rows(connection, closure))
+        return Standing(
+            model=model,
+            alias=alias,
+            answer=decision.answer,
+            reasons=decision.reasons,
+            enforcement=standing,
+            evidence=decision.evidence,
+            closure=closure,
+            rests_on=resting.digest,
+            asked=asked,
+            ancestry=made_from,
+            location=resting.location,
+            at=now.replace(microsecond=0),
+            until=decision.until,
+            due=decision.due,
+        )
+
+    def _holds(self, kept: Standing, now: _Resting) -> bool:
+        """Whether nothing changed, except perhaps among its ancestors, or what was asked to be forgotten."""
+        moment = datetime.now(UTC)
+        young = kept.at <= moment < kept.at + LONGEST and (kept.until is None or moment <= kept.until)
+        return young and kept.rests_on == now.digest
+
+    def _unchanged(self, model: ModelVersion, alias: str) -> Standing | None:
+        """The last answer, if nothing changed but perhaps what was asked to be forgotten."""
+        with self.engine.connect() as connection:
+            kept = self.kept(connection, model, alias)
+            rows = version_rows(connection, kept.closure if kept is not None else (model,))
+            made_from = ancestry(connection, rows) if kept is not None else ""
+        now = self._resting(model, rows.get(model))
+        return kept if kept is not None and kept.ancestry == made_from and self._holds(kept, now) else None
+
+    def _resting(self, model: ModelVersion, row: VersionRow | None) -> _Resting:
+        if row is None:
+            raise NotRegisteredError(f"{model}: no such version in the registry")
+        if row.location in NO_FILES:
+            raise NoFilesError(f"{model}: a prompt, or another version without files: there is nothing to guard")
+        if row.location.startswith(_BY_HTTP) and urlparse(row.location).netloc:
+            raise LineageError(f"{model}: its files are named by a server's address; a client would fetch them there, and the gate looks here")
+        location = self.storage.canonical(row.location)
+        files = fingerprint(self.storage.direct(location))
+        return _Resting(row=row, location=location, digest=sha256_json([self.project.stamp(), row.digest, files]))
+
+    def _looked_up(self, model: ModelVersion) -> tuple[_Resting, str]:
+        with self.engine.connect() as connection:
+            row = version_row(connection, model)
+        return self._resting(model, row), self.project.asked()
+
+    def name(self, model: ModelVersion, alias: str) -> str:
+        """Under which name an answer is kept: what nobody has to approve or may override is the same for every alias."""
+        gate = self.project.last_policy().gate
+        return f"{model}@{alias if gate.approvals or gate.override else ''}"
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resting:
+    """What an answer about a version would rest on now."""
+
+    row: VersionRow
+    location: str
+    digest: str

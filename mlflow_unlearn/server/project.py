@@ -1,0 +1,105 @@
+"""The project that a server's gate goes by: settings, ledger and policy, opened again whenever one of their files is another."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import config
+from ..adapters.storage_locations import Storage
+from ..digests import key_id, read_tag_key, sha256_json
+from ..errors import ConfigError
+from ..policy import Policy
+from .served_bench import Envelopes, ServedBench
+from .terms import Terms, terms_of
+
+if TYPE_CHECKING:
+    from ..adapters.ledger import Ledger
+
+
+@dataclass
+class _Opened:
+    """The project as its files were at one moment."""
+
+    stamp: str
+    bench: ServedBench
+    ledger: Ledger
+    terms: Terms
+
+
+@dataclass(kw_only=True)
+class Project:
+    """One folder with params.yaml and policy.yaml, and what it names."""
+
+    folder: Path
+    registry_uri: str
+    """Of the registry's database, without the gate's prefix."""
+    storage: Storage
+    envelopes: Envelopes
+    _opened: _Opened | None = None
+    _opening: threading.RLock = field(default_factory=threading.RLock)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def terms(self) -> Terms:
+        """The policy that holds now.
+
+        Raises:
+            UnlearnError: settings are missing or have a mistake, or the ledger does not answer.
+        """
+        return self._open().terms
+
+    def last_terms(self) -> Terms | None:
+        """The policy as it was last seen; None before it was ever read."""
+        return self._opened.terms if self._opened is not None else None
+
+    def last_policy(self) -> Policy:
+        """The same with every value; the defaults before it was ever read."""
+        return self._opened.terms.policy if self._opened is not None else Policy()
+
+    def bench(self) -> ServedBench:
+        """The workbench; one works with it at a time."""
+        return self._open().bench
+
+    def stamp(self) -> str:
+        """Changes when trust file, policy, settings or tag key do."""
+        return self._open().stamp
+
+    def asked(self) -> str:
+        """The ledger's last event from which an answer may follow, as `Standing.asked`.
+
+        Raises:
+            UnlearnError: as `terms`.
+        """
+        opened = self._open()
+        with self._asking:
+            head = opened.ledger.decisive()
+        return f"{head.number}:{head.digest}"
+
+    def _open(self) -> _Opened:
+        with self._opening:
+            settings = config.settings(self.folder)
+            files = (settings.trust_file, self.folder / "policy.yaml", self.folder / "params.yaml", settings.tag_key_file)
+            stamp = sha256_json([_stamp(path) for path in files])
+            if self._opened is None or self._opened.stamp != stamp:
+                self._opened = self._read(stamp)
+            return self._opened
+
+    def _read(self, stamp: str) -> _Opened:
+        from ..adapters.ledger import Ledger
+
+        bench = ServedBench(folder=self.folder, registry_uri=self.registry_uri, envelopes=self.envelopes, storage=self.storage)
+        settings = bench.settings
+        ledger = Ledger(settings.ledger_uri, key_id(read_tag_key(settings.tag_key_file)), settings.state / "ledger.head", kept=True)
+        return _Opened(stamp=stamp, bench=bench, ledger=ledger, terms=terms_of(bench, ledger))
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]

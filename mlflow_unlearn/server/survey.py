@@ -1,0 +1,252 @@
+"""Which versions nobody may read any more, over the whole registry: what the requests of today reach, and what was decided to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ..adapters.gate_tables import KeptRows, writing
+from ..adapters.gate_views import located, signed
+from ..documents import decode, moment
+from ..errors import LineageError
+from ..lineage import ModelVersion, VersionLineage
+from ..policy import GatePolicy
+from ..records import Effect, ErasureRequest, Outcome, State
+from ..ruling import Standing, Use, blocked_from, rule
+from ..stages.grounding import ground
+from ..stages.proving import Prover
+from ..stages.tracing import decided, evidence_for
+from ..trace import reaching, trace
+from .decisions import KIND, NO_FILES, UNANSWERED, Decisions
+from .served_bench import by_the_gate
+
+_SURVEYED = "survey"
+"""What an answer rests on that came of a survey; its evidence are the requests."""
+BLOCK = "block"
+STATEMENT = "statement"
+"""Kept rows: locations that are blocked, and what verified certificates say."""
+_BY_REQUEST = frozenset({"affected", "due", "overdue"})
+_BESIDE = frozenset({"no_alias", "approvals"})
+"""What keeps from a yes for an alias and says nothing against the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A location that nobody may read from a moment on."""
+
+    location: str
+    name: str
+    version: str
+    since: datetime
+    codes: tuple[str, ...]
+    words: str
+    requests: tuple[str, ...] = ()
+    """Those that it follows from, where that is known."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As it is kept."""
+        return {
+            "location": self.location,
+            "name": self.name,
+            "version": self.version,
+            "since": moment(self.since),
+            "codes": list(self.codes),
+            "words": self.words,
+            "requests": list(self.requests),
+        }
+
+
+def survey(decisions: Decisions, rows: KeptRows) -> dict[str, Block]:
+    """Every location that is blocked, or will be when a request is due.
+
+    Raises:
+        UnlearnError: registry, ledger or index do not answer.
+    """
+    now = datetime.now(UTC)
+    with decisions.deciding, by_the_gate():
+        affected = _affected(decisions, rows, now)
+    with decisions.engine.connect() as connection:
+        kept = [decode(Standing, body, "decision") for body in rows.all(connection, KIND).values() if body.get("answer") == "no"]
+        before = [decode(Block, body, "block") for body in rows.all(connection, BLOCK).values()]
+    places = Places.of(decisions)
+    places = replace(places, hopeless=frozenset(affected))
+    found = blocks_of(decisions, places, [*affected.values(), *(each for each in kept if not _outdated(decisions, each))])
+    refused = {request.request_id for request in decisions.project.bench().ledger.requests() if request.state is State.REFUSED}
+    return {**{block.location: block for block in before if _stays(decisions, places, block, refused)}, **found}
+
+
+def _stays(decisions: Decisions, places: Places, block: Block, refused: Collection[str]) -> bool:
+    """Whether a block stays that does not follow from the registry any more.
+
+    What a client takes away from the registry opens nothing: neither a version that is deleted, for its files are what they were, nor a tag that
+    hides what it was made from. A block ends with a yes for the files, with enforcement, or when every request that it follows from was refused.
+    """
+    model = ModelVersion(name=block.name, version=block.version)
+    by_request = bool(set(block.codes) & _BY_REQUEST)
+    if model in places.located and not by_request:
+        return False
+    ended = bool(block.requests) and set(block.requests) <= set(refused)
+    enforced = decisions.project.terms().enforces(block.name)
+    return enforced and not ended and not _cleared(decisions, places, block.location)
+
+
+def _outdated(decisions: Decisions, kept: Standing) -> bool:
+    """Whether a no about something else than a request is one no longer."""
+    if set(kept.codes) & _BY_REQUEST:
+        return False
+    try:
+        standing = decisions.standing(kept.model, kept.alias) or decisions.decide(kept.model, kept.alias)
+    except UNANSWERED:
+        return False
+    return standing.answer != "no"
+
+
+def blocks_of(decisions: Decisions, places: Places, standings: Iterable[Standing]) -> dict[str, Block]:
+    """What decisions block, by location; of several the earliest.
+
+    Files are blocked for what is known of the version that was registered of them first, and not where another version of them has a yes: what any
+    client says of a version that it registered of somebody else's files must not stop these.
+    """
+    gate, found = decisions.project.terms().policy.gate, dict[str, Block]()
+    for standing in standings:
+        location, since = places.located.get(standing.model), blocked_from(standing, gate)
+        if location is None or since is None or places.first[location] != standing.model or _cleared(decisions, places, location):
+            continue
+        known = found.get(location)
+        if known is None or (since, standing.rests_on != _SURVEYED) < (known.since, not known.requests):
+            found[location] = _block(standing, gate, location, since)
+    return found
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of every version are, in one spelling."""
+
+    located: Mapping[ModelVersion, str]
+    first: Mapping[str, ModelVersion]
+    """Location -> the version that was registered of it first."""
+    signed: Mapping[str, tuple[ModelVersion, ...]]
+    """Location -> versions of it about which something is signed."""
+    hopeless: frozenset[ModelVersion] = frozenset()
+    """Versions that cannot have a yes, since a request reaches them."""
+
+    @classmethod
+    def of(cls, decisions: Decisions) -> Places:
+        """As the registry has them now."""
+        with decisions.engine.connect() as connection:
+            rows = located(connection)
+            named = signed(connection)
+        where: dict[ModelVersion, str] = {}
+        first: dict[str, ModelVersion] = {}
+        about: dict[str, tuple[ModelVersion, ...]] = {}
+        for model, raw in rows:
+            if (location := _canonical(decisions, raw)) is not None:
+                where[model] = location
+                first.setdefault(location, model)
+                about[location] = (*about.get(location, ()), *({model} & named))
+        return cls(where, first, about)
+
+
+def _cleared(decisions: Decisions, places: Places, location: str) -> bool:
+    """Whether a version of these files has a yes."""
+    for model in places.signed.get(location, ()):
+        if model in places.hopeless:
+            continue
+        try:
+            standing = decisions.standing(model, "") or decisions.decide(model, "")
+        except UNANSWERED:
+            continue
+        if standing.answer != "no" and set(standing.codes) <= _BESIDE:
+            return True
+    return False
+
+
+def _block(standing: Standing, policy: GatePolicy, location: str, since: datetime) -> Block:
+    ruling = rule(standing, Use.READ, policy, max(since, datetime.now(UTC)))
+    model = standing.model
+    return Block(
+        location=location,
+        name=model.name,
+        version=model.version,
+        since=since,
+        codes=ruling.codes,
+        words=ruling.words,
+        requests=tuple(standing.evidence) if standing.rests_on == _SURVEYED else (),
+    )
+
+
+def _canonical(decisions: Decisions, location: str) -> str | None:
+    try:
+        return decisions.storage.canonical(location) if location not in NO_FILES else None
+    except LineageError:
+        return location  # in a store that the gate knows nothing of: by its name then
+
+
+def _affected(decisions: Decisions, rows: KeptRows, now: datetime) -> dict[ModelVersion, Standing]:
+    """Versions that a request reaches, by the registry's own lineage; a verdict counts only where its certificate was verified here."""
+    bench = decisions.project.bench()
+    requests = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
+    if not requests:
+        return {}
+    rests_on, recorded = ground(bench, bench.folder / "policy.yaml", bench.policy, now), bench.registry.lineages()
+    statements = _statements(decisions, rows, recorded, Prover(bench, rests_on, bench.policy, now))
+    lineages = [_as_verified(lineage, statements) for lineage in recorded]
+    evidence = evidence_for(bench, requests, lineages)
+    models = [line.model for line in decided(bench, requests, trace(evidence)).affected]
+    reached = reaching(evidence, models)
+    signed = {lineage.model.name for lineage in lineages if lineage.statement or lineage.certificate}
+    asked = {request.request_id: request for request in requests}
+    return {
+        model: _standing(model, [asked[each] for each in reached[model]], rests_on.enforcement(bench.policy, model.name, signed=model.name in signed))
+        for model in models
+    }
+
+
+def _statements(decisions: Decisions, rows: KeptRows, lineages: Iterable[VersionLineage], prover: Prover) -> dict[str, dict[str, Any]]:
+    """What verified certificates say, those included that were issued before the gate came or past it."""
+    with decisions.engine.connect() as connection:
+        known = rows.all(connection, STATEMENT)
+    for lineage in lineages:
+        name = str(lineage.model)
+        if lineage.requests and lineage.certificate and known.get(name, {}).get("digest") != lineage.certificate:
+            proof = prover.proof(lineage)
+            if proof.holds and proof.kind == "certificate":
+                known[name] = {"digest": lineage.certificate, "outcomes": dict(proof.outcomes)}
+                with writing(decisions.engine) as connection:
+                    rows.put(connection, STATEMENT, name, known[name])
+    return known
+
+
+def _as_verified(lineage: VersionLineage, statements: Mapping[str, Mapping[str, Any]]) -> VersionLineage:
+    """A lineage whose verdict is that of its verified certificate, and none where there is no such."""
+    if not lineage.requests:
+        return lineage
+    known = statements.get(str(lineage.model), {})
+    outcomes = known.get("outcomes", {}) if known.get("digest") == lineage.certificate else {}
+    return replace(lineage, verdict={effect.value: str(outcomes.get(effect.value, Outcome.INCONCLUSIVE.value)) for effect in Effect})
+
+
+def _standing(model: ModelVersion, requests: Iterable[ErasureRequest], enforcement: Any) -> Standing:
+    from ..gate_values import Reason
+
+    asked = sorted(requests, key=lambda each: each.request_id)
+    due = [request.due_at for request in asked if request.due_at is not None and request.state is State.OPEN]
+    named = ", ".join(request.request_id for request in asked[:6]) + (f" and {len(asked) - 6} more" if len(asked) > 6 else "")
+    late = len(due) < len(asked)  # a closed request is due no more: it was said to be done
+    return Standing(
+        model=model,
+        alias="",
+        answer="no",
+        reasons=(Reason(answer="no", code="overdue" if late else "affected", text=f"affected by {named}"),),
+        enforcement=enforcement,
+        rests_on=_SURVEYED,
+        evidence=tuple(request.request_id for request in asked),
+        asked="",
+        ancestry="",
+        location="",
+        at=datetime.now(UTC).replace(microsecond=0),
+        due=None if late else min(due, default=None),
+    )

@@ -1,0 +1,200 @@
+"""Digests are kept as long as the files look the same: hashed once, never while a transaction is open, and never believed without the gate's MAC."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sql
+from object_store import account, bucket  # noqa: F401 - fixtures
+
+from mlflow_unlearn.adapters import file_listings
+from mlflow_unlearn.adapters.gate_tables import ROWS, KeptRows, prepare
+from mlflow_unlearn.adapters.kept_subjects import KeptSubjects
+from mlflow_unlearn.adapters.storage_locations import Storage
+from mlflow_unlearn.errors import StoreError, TamperedError
+from mlflow_unlearn.verifier import subject_of
+
+ONE, TWO = "mlflow-artifacts:/0/models/m-1/artifacts", "mlflow-artifacts:/0/models/m-2/artifacts"
+KEY = b"k" * 32
+
+
+class Watched(Storage):
+    """Counts how often a folder is read, and lets a test look in meanwhile."""
+
+    def __init__(self, destination: str) -> None:
+        super().__init__("", destination)
+        self.__dict__.update(read=Counter(), meanwhile=lambda _uri: None)
+
+    @contextmanager
+    def folder(self, uri: str) -> Iterator[Path]:
+        self.__dict__["read"][uri] += 1
+        with super().folder(uri) as path:
+            self.__dict__["meanwhile"](uri)
+            yield path
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    monkeypatch.setattr(file_listings, "RACY_S", 0)
+    for model in ("m-1", "m-2"):
+        (folder := tmp_path / "artifacts/0/models" / model / "artifacts").mkdir(parents=True)
+        (folder / "weights").write_bytes(model.encode())
+    return Watched(str(tmp_path / "artifacts"))
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sql.Engine]:
+    made = sql.create_engine(f"sqlite:///{tmp_path}/mlflow.db")
+    prepare(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def kept(storage: Watched, engine: sql.Engine) -> KeptSubjects:
+    return KeptSubjects(KeptRows(KEY), engine, storage)
+
+
+def files(storage: Storage, location: str) -> Path:
+    return Path(storage.place(location))
+
+
+def read(storage: Watched) -> Counter[str]:
+    return storage.__dict__["read"]  # type: ignore[no-any-return]
+
+
+def rows(engine: sql.Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(sql.select(sql.func.count()).select_from(ROWS)).scalar_one())
+
+
+def test_the_digests_are_those_of_the_verifier(kept: KeptSubjects, storage: Watched) -> None:
+    assert kept.subject(ONE) == subject_of(files(storage, ONE))
+
+
+def test_files_that_look_the_same_are_read_once_by_whatever_name_also_after_a_restart(
+    kept: KeptSubjects, storage: Watched, engine: sql.Engine
+) -> None:
+    again = KeptSubjects(KeptRows(KEY), engine, storage)
+    assert kept.subject(ONE) == kept.subject(ONE.replace("/models", "//models/")) == again.subject(files(storage, ONE).as_uri())
+    assert read(storage) == {ONE: 1}
+
+
+def test_a_change_is_hashed_again(kept: KeptSubjects, storage: Watched) -> None:
+    before = kept.subject(ONE)
+    (files(storage, ONE) / "weights").write_bytes(b"xyz")
+    assert kept.subject(ONE) != before
+    assert read(storage)[ONE] == 2
+
+
+def test_a_forgotten_location_is_hashed_again(kept: KeptSubjects, storage: Watched, engine: sql.Engine) -> None:
+    kept.subject(ONE)
+    kept.forget(ONE + "/")
+    assert rows(engine) == 0
+    kept.subject(ONE)
+    assert read(storage)[ONE] == 2
+
+
+def test_a_row_that_somebody_else_wrote_does_not_count(kept: KeptSubjects, storage: Watched, engine: sql.Engine) -> None:
+    found = kept.subject(ONE)
+    with engine.begin() as connection:
+        body = KeptRows(KEY).get(connection, "subject", ONE)
+        KeptRows(b"x" * 32).put(connection, "subject", ONE, body | {"subject": [{"name": "."}]} if body else {})
+    assert KeptSubjects(KeptRows(KEY), engine, storage).subject(ONE) == found
+    assert read(storage)[ONE] == 2
+
+
+def test_who_asks_at_the_same_time_waits_and_does_not_hash(kept: KeptSubjects, storage: Watched) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(kept.subject, [ONE] * 8))
+    assert all(each == found[0] for each in found)
+    assert read(storage) == {ONE: 1}
+
+
+def test_hashing_one_location_holds_up_no_other(kept: KeptSubjects, storage: Watched) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    storage.__dict__["meanwhile"] = lambda uri: (begun.set(), go_on.wait(10)) if uri == ONE else None
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(kept.subject, ONE)
+        assert begun.wait(10)
+        assert kept.subject(TWO) == subject_of(files(storage, TWO))
+        go_on.set()
+        assert slow.result() == subject_of(files(storage, ONE))
+
+
+def test_the_database_can_be_written_while_files_are_hashed(kept: KeptSubjects, storage: Watched, tmp_path: Path) -> None:
+    def write(_uri: str) -> None:
+        with sqlite3.connect(tmp_path / "mlflow.db", timeout=0) as connection:
+            connection.execute("UPDATE unlearn_gate SET turn = turn + 1")
+        connection.close()
+
+    storage.__dict__["meanwhile"] = write
+    assert kept.subject(ONE)
+
+
+def test_files_that_change_once_while_they_are_read_are_read_again(kept: KeptSubjects, storage: Watched) -> None:
+    storage.__dict__["meanwhile"] = lambda _uri: (files(storage, ONE) / "more").write_bytes(b"") if read(storage)[ONE] == 1 else None
+    assert kept.subject(ONE) == subject_of(files(storage, ONE))
+    assert read(storage)[ONE] == 2
+
+
+def test_files_that_never_rest_are_refused(kept: KeptSubjects, storage: Watched, engine: sql.Engine) -> None:
+    storage.__dict__["meanwhile"] = lambda _uri: (files(storage, ONE) / f"{read(storage)[ONE]}").write_bytes(b"")
+    with pytest.raises(TamperedError, match="is being written to"):
+        kept.subject(ONE)
+    assert (read(storage)[ONE], rows(engine)) == (3, 0)
+
+
+def test_files_that_were_written_a_moment_ago_are_hashed_and_not_kept(
+    kept: KeptSubjects, storage: Watched, engine: sql.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_listings, "RACY_S", 60)
+    assert kept.subject(ONE) == kept.subject(ONE)
+    assert (read(storage)[ONE], rows(engine)) == (2, 0)
+
+
+def empty(folder: Path) -> None:
+    (folder / "weights").unlink()
+
+
+def gone(folder: Path) -> None:
+    empty(folder)
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(("make", "words"), [(empty, "no model's files are there"), (gone, "cannot be listed")])
+def test_where_no_model_is_there_is_no_subject(kept: KeptSubjects, storage: Watched, make: Any, words: str) -> None:
+    make(files(storage, ONE))
+    with pytest.raises(StoreError, match=words):
+        kept.subject(ONE)
+
+
+def test_weights_that_were_cut_short_are_refused(kept: KeptSubjects, storage: Watched) -> None:
+    (files(storage, ONE) / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(TamperedError, match="not a safetensors file"):
+        kept.subject(ONE)
+
+
+def test_a_database_without_our_tables_is_said_to_be_silent(storage: Watched, tmp_path: Path) -> None:
+    engine = sql.create_engine(f"sqlite:///{tmp_path}/other.db")
+    with pytest.raises(StoreError, match="MLflow's database does not answer"):
+        KeptSubjects(KeptRows(KEY), engine, storage).subject(ONE)
+    engine.dispose()
+
+
+def test_a_model_on_s3_is_downloaded_once(bucket: Any, engine: sql.Engine, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(file_listings, "RACY_S", 0)
+    bucket.put_object(Bucket="models", Key="p/0/models/m-1/artifacts/weights", Body=b"w")
+    storage = Watched("unlearn-s3://models/p")
+    kept = KeptSubjects(KeptRows(KEY), engine, storage)
+    first = kept.subject(ONE)
+    assert kept.subject("s3://models/p/0/models/m-1/artifacts/") == first
+    assert ([each["name"] for each in first], read(storage)) == ([".", "weights"], {ONE: 1})
