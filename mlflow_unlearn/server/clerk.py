@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..adapters.gate_log import Entry, GateLog
 from ..adapters.gate_tables import writing
 from ..adapters.gate_views import aliases, staged
-from ..adapters.ledger_witness import Witness
+from ..adapters.ledger_witness import Head, Witness
 from ..errors import StoreError, TamperedError
 from ..lineage import ModelVersion
 from ..ruling import Ruling, Standing, Use
@@ -89,13 +90,19 @@ class Clerk:
         Raises:
             LedgerError: the witness cannot be read or written.
         """
+        seen = self.witness.head()
         with self.engine.connect() as connection:
-            seen, head = self.witness.head(), self.log.head(connection)
-            whole = seen is None or self.log.holds(connection, seen)
-        number = seen.number if seen is not None else 0
-        self.trouble = "" if whole else f"gate log: entry {number}, which this server has seen, is gone or another one; restore MLflow's database"
-        if whole and head.number:
-            self.witness.advance(head)
+            if seen is not None and not self.log.holds(connection, seen):
+                self.trouble = f"gate log: entry {seen.number}, which this server has seen, is gone or another one; restore MLflow's database"
+                return
+            try:
+                new = deque(self.log.entries(connection, seen.number if seen is not None else 0), maxlen=1)
+            except TamperedError as error:  # it is not remembered, so that it can be mended
+                self.trouble = str(error)
+                return
+        self.trouble = ""
+        if new:
+            self.witness.advance(Head(number=new[0].number, digest=new[0].mac))
 
     def begin(self, connection: Connection) -> None:
         """Write down where aliases pointed before the gate came, and stages; what is moved later without the gate is told from it.

@@ -173,7 +173,7 @@ def _block(standing: Standing, policy: GatePolicy, location: str, since: datetim
         version=model.version,
         since=since,
         codes=ruling.codes,
-        words=ruling.words,
+        words="the gate " + ruling.words.partition(": the gate ")[2],
         requests=tuple(standing.evidence) if standing.rests_on == _SURVEYED else (),
     )
 

@@ -50,7 +50,6 @@ def attack(who: str, *words: str, outcome: Outcome = "refused", status: int = 40
 
 REST, CLIENT, UI = "anybody, REST", "anybody, Python client", "anybody, UI route"
 
-LOST = "what is signed about a version lies among the artifacts of its run, where anybody may write"
 
 # Aliases and stages
 
@@ -264,13 +263,14 @@ def what_anybody_adds_to_the_run_of_a_champions_parent_does_not_stop_it(at: Targ
         at.point(GOOD)
 
 
-@attack(REST, "unlearn/")
-def what_is_signed_about_a_version_is_not_replaced_nor_deleted(at: Target) -> Steps:
+@attack(REST, outcome="harmless", status=200)
+def what_is_signed_about_a_version_is_kept_when_somebody_takes_it_from_its_run(at: Target) -> Steps:
     path = f"1/{at.row(GOOD)['run_id']}/artifacts/unlearn/certificate.json"
     before = at.artifact(path)
     try:
-        yield lambda: at.put(path)
-        yield lambda: at.drop(path)
+        for lost in (at.put, at.drop):
+            assert lost(path).status == 200
+            yield lambda: at.point(GOOD)
     finally:
         (at.root / "mlartifacts" / path).parent.mkdir(exist_ok=True)
         (at.root / "mlartifacts" / path).write_bytes(before)

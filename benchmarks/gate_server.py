@@ -1,0 +1,147 @@
+"""`make bench-gate`: what the gate inside MLflow's server adds, beside plain MLflow in the same run.
+
+In this process: `set` and `resolve` are methods of MLflow's client on a store of sqlite, with the gate and without, call by call in turn, so that
+whatever else the machine does hits both. A figure is the difference of the medians by the clock; beside it, the same in CPU time of this process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+from gate_server_world import FEW, MANY, Stand, large, small
+from mlflow import MlflowClient
+
+from mlflow_unlearn.lineage import ModelVersion
+
+GUARDED, FREE = "champion", "plainly"
+"""An alias that the gate guards, and one for MLflow alone: what is moved without the gate would not be followed any more."""
+TIMES = 60
+Figure = tuple[str, float, str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Medians in milliseconds of the same call with the gate and without."""
+
+    gated: float
+    plain: float
+    gated_cpu: float
+    plain_cpu: float
+
+    @property
+    def added(self) -> float:
+        """By the clock."""
+        return self.gated - self.plain
+
+    @property
+    def added_cpu(self) -> float:
+        """In CPU time."""
+        return self.gated_cpu - self.plain_cpu
+
+    def figures(self, what: str, target: float) -> list[Figure]:
+        """The promise by the clock, and what is told beside it."""
+        return [
+            (what, target, "ms added", self.added),
+            (f"{what}: plain MLflow, by the clock", math.inf, "ms", self.plain),
+            (f"{what}: CPU time alone", math.inf, "ms added", self.added_cpu),
+        ]
+
+
+def in_turn(acts: Sequence[Callable[[], object]], times: int = TIMES) -> list[tuple[float, float]]:
+    """Medians of the clock and of CPU time of each call, in milliseconds; the calls take turns."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in acts]
+    for number in range(times + 3):
+        for act, found in zip(acts, taken, strict=True):
+            wall, cpu = time.perf_counter(), time.process_time()
+            act()
+            if number >= 3:
+                found.append(((time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3))
+    return [(statistics.median(wall for wall, _ in each), statistics.median(cpu for _, cpu in each)) for each in taken]
+
+
+def pairs(acts: Sequence[tuple[Callable[[], object], Callable[[], object]]], times: int = TIMES) -> list[Pair]:
+    """Each call with the gate and without."""
+    found = iter(in_turn([act for pair in acts for act in pair], times))
+    both = [(next(found), next(found)) for _ in acts]
+    return [Pair(gated=gated[0], plain=plain[0], gated_cpu=gated[1], plain_cpu=plain[1]) for gated, plain in both]
+
+
+def setting(client: MlflowClient, alias: str, versions: Sequence[ModelVersion]) -> Callable[[], None]:
+    """Lets an alias point at one version after the other."""
+    turns = cycle(versions)
+
+    def act() -> None:
+        model = next(turns)
+        client.set_registered_model_alias(model.name, alias, model.version)
+
+    return act
+
+
+def resolving(client: MlflowClient, alias: str) -> Callable[[], object]:
+    """Follows an alias."""
+    return lambda: client.get_model_version_by_alias("m", alias)
+
+
+def set_and_resolve(stand: Stand, versions: Sequence[ModelVersion], suffix: str = "") -> list[tuple[Callable[[], object], Callable[[], object]]]:
+    """Both calls with the gate and without, on aliases that are set first."""
+    clients = ((stand.gated.client, GUARDED + suffix), (stand.plain, FREE + suffix))
+    sets = [setting(client, alias, versions) for client, alias in clients]
+    for act in sets:
+        act()
+    return [(sets[0], sets[1]), (resolving(*clients[0]), resolving(*clients[1]))]
+
+
+def on_sqlite(stand: Stand) -> list[Figure]:
+    """Of 12 and of 500 files."""
+    rows = []
+    for versions, files, resolve_ms in ((stand.few, FEW, 2.0), (stand.many, MANY, 5.0)):
+        point, follow = pairs(set_and_resolve(stand, versions))
+        rows += point.figures(f"set an alias, {files} files, digests cached", 8.0 if files == FEW else math.inf)
+        rows += follow.figures(f"resolve an alias, {files} files", resolve_ms)
+    return rows
+
+
+def scale(one: Stand, other: Stand) -> list[Figure]:
+    """What 20,000 versions and 1,000 requests change, the two stores call by call in turn."""
+    point, follow, point_many, follow_many = pairs([*set_and_resolve(one, one.few), *set_and_resolve(other, other.few)])
+    named = "with 20,000 versions and 1,000 requests over a small store"
+    rows: list[Figure] = []
+    for what, few, many in (("set", point, point_many), ("resolve", follow, follow_many)):
+        rows.append((f"{what}: what is added {named}", 2.0, "times", many.added / few.added))
+        rows.append((f"{what}: the same in CPU time", math.inf, "times", many.added_cpu / few.added_cpu))
+        rows.append((f"{what}: added there", math.inf, "ms", many.added))
+    return rows
+
+
+def measure() -> list[Figure]:
+    """(what, target, unit, measured) of each figure in this process."""
+    with tempfile.TemporaryDirectory() as few, tempfile.TemporaryDirectory() as many:
+        one = small(Path(few))
+        rows = on_sqlite(one)
+        rows += scale(one, large(Path(many)))
+        os.chdir("/")
+    return rows
+
+
+def main() -> None:
+    """Measure and print, what is measured elsewhere too."""
+    from run import rows_of, shown
+
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print("what | target | measured | ok")
+    held = [shown(row) for name in ("gate_server", "gate_server_clients", "gate_server_elsewhere") for row in rows_of(name)]
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    sys.exit(0 if all(held) else 1)
+
+
+if __name__ == "__main__":
+    main()
