@@ -22,7 +22,7 @@ from ..config import Settings
 from ..digests import tensor_digest
 from ..documents import decode
 from ..ensembles import MANIFEST
-from ..errors import LineageError, StoreError, TamperedError
+from ..errors import GateError, LineageError, StoreError, TamperedError
 from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
 from .direct_artifacts import read_directly
@@ -264,7 +264,7 @@ def connect(settings: Settings, experiment: str) -> Registry:
 
 
 class _reachable:  # noqa: N801 - reads as `with _reachable():`
-    """Turns what MLflow raises when its store does not answer into one line."""
+    """Turns what MLflow raises when its store does not answer into one line, and what a server's gate refuses into its words."""
 
     def __enter__(self) -> None:
         return None
@@ -273,6 +273,12 @@ class _reachable:  # noqa: N801 - reads as `with _reachable():`
         from requests.exceptions import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
+        if (
+            isinstance(error, MlflowException)
+            and error.error_code == "PERMISSION_DENIED"
+            and str(error.message).startswith("refused by mlflow-unlearn")
+        ):
+            raise GateError(error.message) from error
         if isinstance(error, (RequestException, SQLAlchemyError, MlflowException, ModuleNotFoundError)):  # the last: a database's driver
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             line = f"MLflow at {mlflow.get_tracking_uri()} does not answer: {reason}; check MLFLOW_TRACKING_URI and that the server runs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow.exceptions import MlflowException
 
-from ..errors import ConfigError, GateError
+from ..errors import ConfigError
 from ..lineage import ModelVersion
 from .alias_header import replacing
 from .registry import Registry
@@ -41,8 +41,6 @@ def point(registry: Registry, model: ModelVersion, alias: str, replaces: ModelVe
             with replacing(replaces.version if replaces else None):
                 registry.client.set_registered_model_alias(model.name, alias, model.version)
         except MlflowException as error:
-            if error.error_code == "PERMISSION_DENIED":
-                raise GateError(error.message) from None
             if error.error_code == "RESOURCE_CONFLICT":
                 raise ConfigError(error.message) from None
             if error.error_code != "INVALID_PARAMETER_VALUE":

@@ -39,6 +39,8 @@ _PAUSE_S, _BUDGET_S = 1.0, 5.0
 """Seconds between two rounds at least, whoever wakes it, and in which a round looks at what is deployed; the next one goes on."""
 _BUSY_SHARE = 10.0
 """A survey waits this many times as long as the last one took, so that it takes a tenth of one core at most."""
+_serving: dict[str, GatedStore] = {}
+_one_at_a_time = threading.Lock()
 _logger = logging.getLogger("mlflow_unlearn.gate")
 
 
@@ -50,7 +52,13 @@ def open_store(store_uri: str) -> GatedStore:
     """
     plain = store_uri.removeprefix(PREFIX)
     try:
-        return GatedStore(plain, lambda store: _warden(store, plain))
+        with _one_at_a_time:
+            if plain not in _serving:
+                made = GatedStore(plain, lambda store: _warden(store, plain))
+                if not made.warden.rounds:
+                    return made
+                _serving[plain] = made  # MLflow may ask twice at its first two requests, and rounds are made once
+            return _serving[plain]
     except UnlearnError as error:
         raise MlflowException(f"mlflow-unlearn: the gate cannot start: {error}") from error
 

@@ -107,13 +107,15 @@ def _outdated(decisions: Decisions, kept: Standing) -> bool:
 def blocks_of(decisions: Decisions, places: Places, standings: Iterable[Standing]) -> dict[str, Block]:
     """What decisions block, by location; of several the earliest.
 
-    Files are blocked for what is known of the version that was registered of them first, and not where another version of them has a yes: what any
-    client says of a version that it registered of somebody else's files must not stop these.
+    Files are blocked for what is known of the version that was registered of them first, or of one about which something is signed, and not where
+    another version of them has a yes: what any client says of a version that it registered of somebody else's files must not stop these.
     """
     gate, found = decisions.project.terms().policy.gate, dict[str, Block]()
     for standing in standings:
         location, since = places.located.get(standing.model), blocked_from(standing, gate)
-        if location is None or since is None or places.first[location] != standing.model or _cleared(decisions, places, location):
+        if location is None or since is None or standing.model not in (places.first[location], *places.signed[location]):
+            continue
+        if _cleared(decisions, places, location):
             continue
         known = found.get(location)
         if known is None or (since, standing.rests_on != _SURVEYED) < (known.since, not known.requests):
