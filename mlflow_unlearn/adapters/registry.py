@@ -22,9 +22,10 @@ from ..config import Settings
 from ..digests import tensor_digest
 from ..documents import decode
 from ..ensembles import MANIFEST
-from ..errors import GateError, LineageError, StoreError, TamperedError
+from ..errors import LineageError, StoreError, TamperedError
 from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
+from .answering import reachable
 from .direct_artifacts import read_directly
 from .downloads import artifact, fetched_to_stay
 from .registry_closure import closure
@@ -53,8 +54,6 @@ __all__ = [
 T = TypeVar("T")
 DOCUMENTS = "unlearn"
 """Artifact folder of a run that holds the stage documents."""
-_CREDENTIALS = re.compile(r"//[^/@\s]*@")
-"""User and password of a URI, in MLflow's own messages too."""
 _UNKNOWN = re.compile("no such|[Uu]nknown column")
 """How sqlite and MySQL say that a table or column is not there; other operational errors are a lock or a lost connection."""
 _logger = logging.getLogger(__name__)
@@ -112,7 +111,7 @@ class Registry:
             LineageError: malformed, or no such model, version or alias; lists what there is.
         """
         name, version, alias = parsed(uri)
-        with _reachable():
+        with reachable():
             try:
                 if alias:
                     return ModelVersion(name=name, version=number_behind(self.client, name, alias))
@@ -127,7 +126,7 @@ class Registry:
         Raises:
             LineageError: it is neither an ensemble nor was it logged with MLflow's transformers flavor as safetensors.
         """
-        with _reachable():
+        with reachable():
             source = self.client.get_model_version(model.name, model.version).source
             root = fetched_to_stay(source, self.client.tracking_uri)
         ensembles = [ModelFiles(model=each.parent, tokenizer=each.parent) for each in root.glob(f"data/*/{MANIFEST}")]
@@ -147,7 +146,7 @@ class Registry:
         while model not in seen and model in lineages and lineages[model].requests and (parent := lineages[model].parent):
             seen.add(model)
             model = parent
-        with _reachable():
+        with reachable():
             try:
                 run_id = self.client.get_model_version(model.name, model.version).run_id
                 commit: str | None = self.client.get_run(run_id).data.tags.get("unlearn.git.commit") if run_id else None
@@ -166,7 +165,7 @@ class Registry:
         Raises:
             TamperedError: what lies there is no JSON object.
         """
-        with _reachable():
+        with reachable():
             run_id = self.client.get_model_version(model.name, model.version).run_id
             return artifact(run_id, f"{DOCUMENTS}/{name}.json", self.client.tracking_uri)
 
@@ -174,7 +173,7 @@ class Registry:
         """By MLflow's tables where they are at hand and as expected, else by its client's pages."""
         from sqlalchemy.exc import OperationalError, ProgrammingError
 
-        with _reachable(), _no_collection():
+        with reachable(), _no_collection():
             tables = table_rows(self.client)
             if tables is not None:
                 try:
@@ -253,7 +252,7 @@ def connect(settings: Settings, experiment: str) -> Registry:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     if settings.artifacts:
         read_directly(Storage(tracking_uri=settings.tracking_uri, destination=settings.artifacts))
-    with _reachable():
+    with reachable():
         mlflow.set_tracking_uri(settings.tracking_uri)
         client = MlflowClient(settings.tracking_uri)
         if client.get_experiment_by_name(experiment) is None:
@@ -261,28 +260,6 @@ def connect(settings: Settings, experiment: str) -> Registry:
             client.create_experiment(experiment, (settings.root / "mlartifacts" / experiment).as_uri() if local else None)
         mlflow.set_experiment(experiment)
     return Registry(client, experiment, settings.state)
-
-
-class _reachable:  # noqa: N801 - reads as `with _reachable():`
-    """Turns what MLflow raises when its store does not answer into one line, and what a server's gate refuses into its words."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from requests.exceptions import RequestException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        if (
-            isinstance(error, MlflowException)
-            and error.error_code == "PERMISSION_DENIED"
-            and str(error.message).startswith("refused by mlflow-unlearn")
-        ):
-            raise GateError(error.message) from error
-        if isinstance(error, (RequestException, SQLAlchemyError, MlflowException, ModuleNotFoundError)):  # the last: a database's driver
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            line = f"MLflow at {mlflow.get_tracking_uri()} does not answer: {reason}; check MLFLOW_TRACKING_URI and that the server runs"
-            raise StoreError(_CREDENTIALS.sub("//", line)) from error
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from mlflow.exceptions import MlflowException
 from ..errors import ConfigError
 from ..lineage import ModelVersion
 from .alias_header import replacing
+from .answering import reachable
 from .registry import Registry
-from .registry import _reachable as reachable
 
 
 def holder(registry: Registry, name: str, alias: str) -> ModelVersion | None:

@@ -23,9 +23,9 @@ from ..lineage import ModelVersion
 from ..statements import UNSIGNED, Registration
 from ..verifier import UndecidedError, open_envelope
 from ..verifier.documents import read_file
+from .answering import reachable
 from .downloads import fetched, fetched_to_stay
 from .registry import DOCUMENTS, Registry
-from .registry import _reachable as reachable
 from .registry_rows import CERTIFICATE_TAG, LINEAGE_RUN_TAG, LINEAGE_TAG
 
 _REVIEWS = f"{DOCUMENTS}/reviews"
