@@ -183,7 +183,14 @@ class Warden:
         Raises:
             UnlearnError: something does not answer.
         """
-        self.surveyed = True
+        self.surveyed, done = True, False
+        try:
+            self._survey()
+            done = True
+        finally:
+            self.surveyed = self.surveyed and done
+
+    def _survey(self) -> None:
         found = {name: block.body for name, block in survey(self.decisions, self.rows).items()}
         with writing(self.engine) as connection:
             before = self.rows.all(connection, BLOCK)
@@ -252,7 +259,8 @@ class Warden:
         since = datetime.now(UTC) - timedelta(days=self._gate.rollback_days)
         try:
             with self.engine.connect() as connection:
-                moves = self.clerk.log.moves(connection, standing.model.name, standing.alias, since)
+                names = (standing.alias, staging(standing.alias))
+                moves = [move for name in names for move in self.clerk.log.moves(connection, standing.model.name, name, since)]
         except TamperedError as error:
             _logger.warning("%s", error)
             return False
