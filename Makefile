@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui bench bench-engine bench-exact bench-eval bench-verdict bench-certificate fuzz clean
+.PHONY: help demo test check ui bench bench-engine bench-exact bench-eval bench-verdict bench-certificate bench-gate fuzz clean
 
 INSTALLED := .venv/.installed
 BIN := $(CURDIR)/.venv/bin
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-eval        scoring every metric in one pass against one pass a metric; what is remembered; the demo's quick audit"
 	@echo "make bench-verdict     honest retrains and cheats through the real verdict (an hour or two; goes on where it stopped; TRIALS=4 for a taste)"
 	@echo "make bench-certificate signing, verifying, hashing 1.6 GB of model, the gate over 20,000 versions"
+	@echo "make bench-gate        the gate inside MLflow's server beside plain MLflow: aliases set and followed, a race of 16 clients, the start"
 	@echo "make fuzz              a million damaged documents through every parser of what strangers hand us (COUNT=100000 for a taste)"
 	@echo "make clean             removes build/ and caches; .venv, mlflow.db and .unlearn/ stay"
 
@@ -82,6 +83,9 @@ bench-verdict: $(INSTALLED)
 
 bench-certificate: $(INSTALLED)
 	@"$(BIN)/python" benchmarks/certificate.py
+
+bench-gate: $(INSTALLED)
+	@"$(BIN)/python" benchmarks/gate_server.py
 
 fuzz: $(INSTALLED)
 	@"$(BIN)/python" benchmarks/fuzz.py $(if $(COUNT),--count "$(COUNT)")

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "server"), str(TESTS / "adapters")]
+sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("tests", "tests/server", "tests/adapters"))
 
 import deployed
 import gate_scale

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sql
@@ -176,9 +177,14 @@ class GateLog:
         if not same(mac(self.key, number, text, row["previous"]), str(row["mac"])):
             raise TamperedError(f"gate log: entry {number} is not the one that was written; see who can write in MLflow's database")
         try:
-            entry = decode(Entry, json.loads(text), f"gate log: entry {number}")
+            entry = _entry(text)
         except (ConfigError, ValueError) as error:
             raise TamperedError(f"gate log: entry {number}: {error}") from None
         if (row["model"], row["alias"], bool(row["moves"])) != (entry.model, entry.alias, entry.moves):
             raise TamperedError(f"gate log: entry {number} is filed under something else than it says")
         return Logged(number=number, entry=entry, previous=str(row["previous"]), mac=str(row["mac"]))
+
+
+@lru_cache(maxsize=4096)
+def _entry(text: str) -> Entry:
+    return decode(Entry, json.loads(text), "entry")

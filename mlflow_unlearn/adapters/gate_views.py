@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sql
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag, SqlRegisteredModelAlias
-from mlflow.store.tracking.dbmodels.models import SqlInput, SqlParam, SqlTag
+from mlflow.store.tracking.dbmodels.models import SqlInput, SqlLoggedModelTag, SqlParam, SqlTag
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 from sqlalchemy.engine import Connection
 
 from ..digests import sha256_json
@@ -17,7 +18,7 @@ from ..lineage import ModelVersion
 from .registry_rows import CERTIFICATE_TAG, LINEAGE_TAG
 
 _VERSIONS, _TAGS, _ALIASES = (each.__table__ for each in (SqlModelVersion, SqlModelVersionTag, SqlRegisteredModelAlias))
-_INPUTS, _PARAMS, _RUN_TAGS = (each.__table__ for each in (SqlInput, SqlParam, SqlTag))
+_INPUTS, _PARAMS, _RUN_TAGS, _LOGGED = (each.__table__ for each in (SqlInput, SqlParam, SqlTag, SqlLoggedModelTag))
 _OURS = "unlearn.%"
 _DELETED = "Deleted_Internal"
 _AT_ONCE = 200
@@ -28,23 +29,35 @@ def _in(column: sql.Column[Any], name: str) -> sql.ColumnElement[bool]:
     return column.in_(sql.bindparam(name, expanding=True))
 
 
+def _here(table: Any) -> Any:
+    """MLflow's one workspace, by which its indexes begin."""
+    return table.c.workspace == DEFAULT_WORKSPACE_NAME
+
+
 # Built once: putting such a statement together costs more than sqlite needs to answer it.
 _COLUMNS = ("name", "version", "source", "storage_location", "run_id", "creation_time", "current_stage")
 _AMONG = sql.select(*(_VERSIONS.c[name] for name in _COLUMNS)).where(
-    _in(_VERSIONS.c.name, "names"), _in(_VERSIONS.c.version, "versions"), _VERSIONS.c.current_stage != _DELETED
+    _here(_VERSIONS), _in(_VERSIONS.c.name, "names"), _in(_VERSIONS.c.version, "versions"), _VERSIONS.c.current_stage != _DELETED
 )
 _TAGGED = sql.select(_TAGS.c.name, _TAGS.c.version, _TAGS.c.key, _TAGS.c.value).where(
-    _in(_TAGS.c.name, "names"), _in(_TAGS.c.version, "versions"), _TAGS.c.key.like(_OURS)
+    _here(_TAGS), _in(_TAGS.c.name, "names"), _in(_TAGS.c.version, "versions"), (_TAGS.c.key + "").like(_OURS)
 )
+"""The key as an expression: by its index sqlite would look through the tags of all versions."""
 _RECORDED = sql.union_all(
-    sql.select(_INPUTS.c.destination_id, _INPUTS.c.source_type, _INPUTS.c.source_id).where(_in(_INPUTS.c.destination_id, "runs")),
+    sql.select(_INPUTS.c.destination_id, _INPUTS.c.source_type, _INPUTS.c.source_id).where(
+        _INPUTS.c.destination_type == "RUN", _in(_INPUTS.c.destination_id, "runs")
+    ),
+    sql.select(_INPUTS.c.source_id, _INPUTS.c.destination_type, _INPUTS.c.destination_id).where(
+        _INPUTS.c.source_type.in_(("RUN_INPUT", "RUN_OUTPUT")), _in(_INPUTS.c.source_id, "runs")
+    ),
     sql.select(_RUN_TAGS.c.run_uuid, _RUN_TAGS.c.key, _RUN_TAGS.c.value).where(_in(_RUN_TAGS.c.run_uuid, "runs"), _RUN_TAGS.c.key.like(_OURS)),
+    sql.select(_LOGGED.c.model_id, _LOGGED.c.tag_key, _LOGGED.c.tag_value).where(_in(_LOGGED.c.model_id, "logged"), _LOGGED.c.tag_key.like(_OURS)),
     sql.select(_PARAMS.c.run_uuid, sql.literal("params"), sql.cast(sql.func.count(), sql.String))
     .where(_in(_PARAMS.c.run_uuid, "runs"))
     .group_by(_PARAMS.c.run_uuid),
 )
-"""Inputs and our tags of runs, and how many params each has: a param is never changed, only added."""
-_HOLDER = sql.select(_ALIASES.c.version).where(_ALIASES.c.name == sql.bindparam("name"), _ALIASES.c.alias == sql.bindparam("alias"))
+"""Datasets and models that runs read or made, our tags of runs and logged models, and how many params each run has: a param is only ever added."""
+_HOLDER = sql.select(_ALIASES.c.version).where(_here(_ALIASES), _ALIASES.c.name == sql.bindparam("name"), _ALIASES.c.alias == sql.bindparam("alias"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +113,8 @@ def version_rows(connection: Connection, models: Sequence[ModelVersion]) -> dict
 def ancestry(connection: Connection, rows: Mapping[ModelVersion, VersionRow]) -> str:
     """Digest of what the registry has about a version and its ancestors, and of what their runs recorded."""
     runs = sorted({row.run_id for row in rows.values() if row.run_id})
-    recorded = sorted([str(value) for value in row] for part in _parts(runs) for row in connection.execute(_RECORDED, {"runs": list(part)}).all())
+    logged = sorted({row.source.removeprefix("models:/") for row in rows.values() if row.source.startswith("models:/m-")})
+    recorded = sorted([str(value) for value in row] for row in connection.execute(_RECORDED, {"runs": runs, "logged": logged}).all())
     return sha256_json([sorted(row.digest for row in rows.values()), recorded])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from ..adapters.ledger import Ledger
 
 
+_SETTLED_NS = 2_000_000_000
+"""A file that was written so lately may be written again under the same time stamp."""
+_Stamp = tuple[tuple[int, ...], ...]
+
+
 @dataclass
 class _Opened:
     """The project as its files were at one moment."""
@@ -27,6 +34,8 @@ class _Opened:
     bench: ServedBench
     ledger: Ledger
     terms: Terms
+    asked: tuple[_Stamp, str] | None = None
+    """The ledger's file when it was last read, and what was found."""
 
 
 @dataclass(kw_only=True)
@@ -74,17 +83,26 @@ class Project:
         """
         opened = self._open()
         with self._asking:
-            head = opened.ledger.decisive()
-        return f"{head.number}:{head.digest}"
+            now = _file_stamp(opened.ledger.uri)
+            if now is None or opened.asked is None or opened.asked[0] != now:
+                head = opened.ledger.decisive()
+                settled = now is not None and time.time_ns() - _last_written(now) > _SETTLED_NS
+                opened.asked = (now, f"{head.number}:{head.digest}") if now is not None and settled else None
+                return f"{head.number}:{head.digest}"
+            return opened.asked[1]
 
     def _open(self) -> _Opened:
         with self._opening:
-            settings = config.settings(self.folder)
+            settings = self._settings
             files = (settings.trust_file, self.folder / "policy.yaml", self.folder / "params.yaml", settings.tag_key_file)
             stamp = sha256_json([_stamp(path) for path in files])
             if self._opened is None or self._opened.stamp != stamp:
                 self._opened = self._read(stamp)
             return self._opened
+
+    @cached_property
+    def _settings(self) -> config.Settings:
+        return config.settings(self.folder)
 
     def _read(self, stamp: str) -> _Opened:
         from ..adapters.ledger import Ledger
@@ -103,3 +121,15 @@ def _stamp(path: Path) -> list[int]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]
+
+
+def _file_stamp(uri: str) -> _Stamp | None:
+    """A sqlite ledger's file and what sqlite keeps beside it; None for a ledger on a server, or one that is not there."""
+    path = Path(uri.partition(":///")[2])
+    if not uri.startswith("sqlite") or not path.is_file():
+        return None
+    return tuple(tuple(_stamp(path.with_name(path.name + beside))) for beside in ("", "-wal", "-journal"))
+
+
+def _last_written(stamp: _Stamp) -> int:
+    return max(moment for file in stamp for moment in file[:2])

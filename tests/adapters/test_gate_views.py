@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sql
 from mlflow.store.db.base_sql_model import Base
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag, SqlRegisteredModel, SqlRegisteredModelAlias
-from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlInput, SqlParam, SqlRun, SqlTag
+from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlInput, SqlLoggedModel, SqlLoggedModelTag, SqlParam, SqlRun, SqlTag
 from sqlalchemy.engine import Connection
 
 from mlflow_unlearn.adapters import gate_views as views
@@ -17,7 +17,8 @@ from mlflow_unlearn.lineage import ModelVersion
 
 VERSIONS, TAGS, ALIASES = (each.__table__ for each in (SqlModelVersion, SqlModelVersionTag, SqlRegisteredModelAlias))
 INPUTS, PARAMS, RUN_TAGS = (each.__table__ for each in (SqlInput, SqlParam, SqlTag))
-MADE = [SqlRegisteredModel.__table__, SqlExperiment.__table__, SqlRun.__table__, VERSIONS, TAGS, ALIASES, INPUTS, PARAMS, RUN_TAGS]
+LOGGED = [SqlLoggedModel.__table__, SqlLoggedModelTag.__table__]
+MADE = [SqlRegisteredModel.__table__, SqlExperiment.__table__, SqlRun.__table__, VERSIONS, TAGS, ALIASES, INPUTS, PARAMS, RUN_TAGS, *LOGGED]
 ONE, TWO, OTHER = ModelVersion(name="m", version="1"), ModelVersion(name="m", version="2"), ModelVersion(name="n", version="1")
 
 
