@@ -112,8 +112,11 @@ def test_a_digest_changes_with_our_tags_and_with_nothing_else(connection: Connec
 
 ANCESTRY = {
     "a version": VERSIONS.update().where(VERSIONS.c.version == 2).values(source="s"),
-    "an input": INPUTS.insert().values(
-        input_uuid="i", source_type="MODEL_OUTPUT", source_id="m-1", destination_type="RUN_INPUT", destination_id="r1", step=0
+    "a dataset that a run read": INPUTS.insert().values(
+        input_uuid="i", source_type="DATASET", source_id="d-1", destination_type="RUN", destination_id="r1", step=0
+    ),
+    "a model that a run read": INPUTS.insert().values(
+        input_uuid="i", source_type="RUN_INPUT", source_id="r1", destination_type="MODEL_INPUT", destination_id="m-1", step=0
     ),
     "our tag of a run": RUN_TAGS.insert().values(run_uuid="r2", key="unlearn.dvc.train", value="b"),
     "a param": PARAMS.insert().values(run_uuid="r1", key="batch", value="2"),
