@@ -84,10 +84,10 @@ def closure(lineages: Mapping[ModelVersion, VersionLineage], start: ModelVersion
 
 
 def missing(graph: list[Logged], start: int) -> bool:
-    """Whether something that it was made from says nothing about its data, or does not exist."""
-    found = [graph[each] for each in reached(graph, start)]
-    gone = any(each >= len(graph) for model in found for each in model.read | model.stated)
-    return gone or any(not model.data and (model.registered or not model.read | model.stated) for model in found)
+    """Whether something that it was made from says nothing about its data, or does not exist; that a run read its own model says nothing."""
+    found = {each: graph[each] for each in reached(graph, start)}
+    gone = any(each >= len(graph) for model in found.values() for each in model.read | model.stated)
+    return gone or any(not model.data and (model.registered or not (model.read - {own}) | model.stated) for own, model in found.items())
 
 
 @pytest.fixture(scope="module")

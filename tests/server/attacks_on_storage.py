@@ -93,7 +93,7 @@ def blocks_that_are_deleted_by_sql_open_nothing_and_come_back(at: Target) -> Ste
 
 @attack(DATABASE, "gate log: entry ", "is not the one that was written", outcome="detected", status=1)
 def a_changed_entry_of_the_log_is_found(at: Target) -> Steps:
-    number = at.rows("unlearn_gate_log")[-1]["number"]
+    number = max(row["number"] for row in at.rows("unlearn_gate_log"))
     (entry,) = at.rows("unlearn_gate_log", number=number)
     for change in ({"body": entry["body"].replace('"actor":"', '"actor":"x')}, {"mac": "0" * 64}):
         with at.altered("unlearn_gate_log", {"number": number}, **change):
@@ -118,7 +118,7 @@ def a_log_whose_end_is_cut_off_is_found(at: Target) -> Steps:
 
 @attack(DATABASE, "refused by mlflow-unlearn: 'champion' of m, which is version 1", "is not the one that was written", outcome="detected")
 def a_log_that_is_written_to_fit_a_moved_alias_is_not_believed(at: Target) -> Steps:
-    moves = [row for row in at.rows("unlearn_gate_log", model="m", alias="champion") if row["moves"]]
+    moves = sorted((row for row in at.rows("unlearn_gate_log", model="m", alias="champion") if row["moves"]), key=lambda row: row["number"])
     body = json.loads(moves[-1]["body"]) | {"version": "1"}
     with ExitStack() as undone:
         undone.enter_context(at.altered("registered_model_aliases", CHAMPION, version=1))
