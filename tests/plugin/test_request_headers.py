@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 from flask import Flask, g
@@ -52,7 +53,8 @@ def test_mlflow_finds_the_provider_by_its_entry_point():
 
 def asked(user: object = None, **sent: str) -> Caller:
     """What a server makes of a request."""
-    with Flask("tests").test_request_context("/api/2.0/mlflow/registered-models/alias?x=1", method="POST", headers=sent):
+    app = Flask("asked", root_path=str(Path(__file__).parent))  # it looks for no folder of that name then
+    with app.test_request_context("/api/2.0/mlflow/registered-models/alias?x=1", method="POST", headers=sent):
         if user is not None:
             g.mlflow_authenticated_user = user
         return caller()
