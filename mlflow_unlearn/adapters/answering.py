@@ -11,6 +11,8 @@ from ..errors import GateError, StoreError
 
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 """User and password of a URI, in MLflow's own messages too."""
+_REFUSED = re.compile(r"refused by mlflow-unlearn.*|models:/\S+ is blocked, nobody reads.*", re.DOTALL)
+"""The words of a server's gate; where MLflow reads several files they stand within its own."""
 
 
 class reachable:  # noqa: N801 - reads as `with reachable():`
@@ -23,12 +25,8 @@ class reachable:  # noqa: N801 - reads as `with reachable():`
         from requests.exceptions import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
-        if (
-            isinstance(error, MlflowException)
-            and error.error_code == "PERMISSION_DENIED"
-            and str(error.message).startswith("refused by mlflow-unlearn")
-        ):
-            raise GateError(error.message) from error
+        if isinstance(error, MlflowException) and (refused := _REFUSED.search(str(error.message))):
+            raise GateError(refused.group()) from error
         if isinstance(error, (RequestException, SQLAlchemyError, MlflowException, ModuleNotFoundError)):  # the last: a database's driver
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             line = f"MLflow at {mlflow.get_tracking_uri()} does not answer: {reason}; check MLFLOW_TRACKING_URI and that the server runs"

@@ -15,7 +15,7 @@ from mlflow.store.artifact.host_policy import is_tracking_server_process
 from mlflow.utils.uri import validate_path_is_safe
 
 from ..adapters.storage_locations import unquoted
-from ..errors import LineageError, UnlearnError
+from ..errors import LineageError
 from .custody import Custody, installed
 
 
@@ -66,10 +66,7 @@ def _of_this_server() -> Custody | None:
     if is_tracking_server_process():
         from mlflow.server.handlers import _get_model_registry_store
 
-        try:
-            _get_model_registry_store()
-        except UnlearnError as error:
-            refuse(str(error))
+        _get_model_registry_store()
     return installed()
 
 

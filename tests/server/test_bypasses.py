@@ -15,11 +15,15 @@ import attacks_on_files  # noqa: F401 - enters its attacks
 import attacks_on_storage  # noqa: F401 - enters its attacks
 import pytest
 from asked_repository import asked_template  # noqa: F401 - a fixture
-from attacked import FREE, GOOD, Reply, Target, settle, wait
+from attacked import FREE, GOOD, OVERDUE, Reply, Target, settle, wait
 from attacks import ATTACKS, Attack, tried
 from gated_server import Server, client_of, served_template  # noqa: F401 - a fixture
+from mlflow.store.artifact import artifact_repository_registry as repositories
 
+from mlflow_unlearn.adapters.statements import Statements
 from mlflow_unlearn.commands.gate_log import Asked, gate_log
+from mlflow_unlearn.errors import UnlearnError
+from mlflow_unlearn.stages.workbench import Workbench
 
 POINT = "registered-models/alias"
 OURS = "refused by mlflow-unlearn"
@@ -41,7 +45,17 @@ def target(attacked: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target
         yield attacked
 
 
-@pytest.mark.parametrize("attack", [pytest.param(each, id=each.name, marks=each.marks) for each in ATTACKS])
+def test_who_may_read_the_artifact_store_still_makes_a_blocked_version_forget(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = repositories._artifact_repository_registry._registry
+    monkeypatch.setitem(known, "mlflow-artifacts", known["mlflow-artifacts"])  # what is registered here ends with the test
+    with pytest.raises(UnlearnError, match="is blocked"), Statements(Workbench(target.root / "unlearn").registry).files(OVERDUE):
+        pass
+    monkeypatch.setenv("MLFLOW_UNLEARN_ARTIFACTS", f"file://{target.root}/mlartifacts")
+    with Statements(Workbench(target.root / "unlearn").registry).files(OVERDUE) as folder:
+        assert {"MLmodel", "model.safetensors"} <= {each.name for each in folder.iterdir()}
+
+
+@pytest.mark.parametrize("attack", [pytest.param(each, id=each.name) for each in ATTACKS])
 def test_no_attack_succeeds(target: Target, attack: Attack) -> None:
     tried(target, attack)
 
