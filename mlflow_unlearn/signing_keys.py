@@ -70,6 +70,8 @@ def check_holder(name: str) -> str:
         ConfigError: another alphabet.
     """
     if not re.fullmatch(_HOLDER, name):
+        if re.fullmatch(_HOLDER, name.lower()):
+            raise ConfigError(f"holder '{name}': lower case only, e.g. {name.lower()}")
         raise ConfigError(
             "holder: expected 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit: a name that may be public, no address"
         )

@@ -6,13 +6,18 @@ import hashlib
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_unlearn.adapters.formats import Source
+from mlflow_unlearn.adapters.schemas import Schema
+from mlflow_unlearn.adapters.tables import read_flips
 from mlflow_unlearn.canaries import Flip, commitment, describe, draw
 from mlflow_unlearn.errors import DataError
+from mlflow_unlearn.params import Columns
 
 IDS = [f"r{number:04d}" for number in range(2000)]
 SALT = b"salt"
@@ -97,3 +102,20 @@ def test_the_description_says_what_a_pool_of_this_size_can_show(audit: int, said
 def test_the_described_noise_is_the_null_standard_error_of_the_auc() -> None:
     n = 400  # included, and as many excluded: s.e. of the Mann-Whitney AUC without ties
     assert f"{((2 * n + 1) / (12 * n * n)) ** 0.5:.3f} (one standard error)" in describe(2 * n, 0)
+
+
+def test_the_lines_of_the_readme_make_canaries_that_are_read_with_their_commitment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    rows = [{"record_id": each, "subject_id": f"s{each}", "question": f"{each}?", "answer": f"{each}!"} for each in IDS]
+    Path("data/all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (lines,) = (block for block in readme.split("```python\n")[1:] if "mlflow_unlearn.canaries" in block)
+    exec(lines.partition("```")[0], {})
+    schema = Schema(dataset="tickets", key=bytes(32), columns=Columns())
+    found, salt = read_flips(Source(name="canaries.parquet", path=Path("data/canaries.parquet")), schema)
+    flips = [Flip(**row) for row in found]
+    assert json.loads(Path("data/commitment.json").read_bytes()) == {"commitment": commitment(flips, salt)}
+    trained = {json.loads(line)["record_id"] for line in Path("data/tickets.jsonl").read_text().splitlines()}
+    assert set(IDS) - trained == {flip.record_id for flip in flips if not flip.included}
+    assert len(flips) == 1200

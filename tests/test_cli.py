@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -25,6 +26,22 @@ def test_every_command_of_the_contract_is_there(run):
         name in listed
         for name in ("init", "stage", "index", "request", "trace", "gate", "status", "guard", "tombstone", "commitment", "ledger", "key", "tag-key")
     )
+
+
+def commands(group=main, path=("mlflow-unlearn",)):
+    for name, command in group.commands.items():
+        yield from commands(command, (*path, name)) if isinstance(command, click.Group) else [(" ".join((*path, name)), command)]
+
+
+def test_every_command_and_every_option_has_a_help_text():
+    assert [name for name, command in commands() if not command.help] == []
+    bare = [f"{name} {each.opts[0]}" for name, command in commands() for each in command.params if isinstance(each, click.Option) and not each.help]
+    assert bare == []
+
+
+def test_every_command_but_those_that_run_on_takes_json():
+    without = {name.removeprefix("mlflow-unlearn ") for name, command in commands() if "json_output" not in {each.name for each in command.params}}
+    assert without == {"stage", "webhook"}
 
 
 @pytest.mark.parametrize("command", [["status"], ["gate", "models:/m/1"], ["trace", "er-1"], ["stage", "trace"], ["request", "list"]])

@@ -232,6 +232,7 @@ def test_a_wrong_passphrase_changes_nothing(team, monkeypatch):
     ("command", "complaint"),
     [
         (("new", "Bo@example.org", "--role", "reviewer"), "a name that may be public, no address"),
+        (("new", "OWNER", "--role", "owner"), "holder 'OWNER': lower case only, e.g. owner"),
         (("new", "bo", "--role", "auditor"), "'auditor' is not one of"),
         (("new", "bo"), "Missing option '--role'"),
         (("new", "bo", "--role", "reviewer", "--days", "0"), "0 is not in the range"),

@@ -77,6 +77,19 @@ def test_the_same_promotion_again_changes_nothing(world):  # noqa: F811
     assert len(history()["promotions"]) == 1
 
 
+@pytest.mark.parametrize("named", ["foo", "models:/foo", "models:/foo/1", "models:/foo@champion"])
+def test_the_history_of_no_model_is_refused_as_the_gate_refuses_it(world, named):  # noqa: F811
+    with pytest.raises(LineageError, match="no registered model called foo; there are: m"):
+        history(named)
+
+
+def test_a_model_without_promotions_has_an_empty_history_and_one_that_is_gone_keeps_its_own(world):  # noqa: F811
+    assert [history(each)["promotions"] for each in ("m", "models:/m", "models:/m@champion")] == [[], [], []]
+    promote("models:/m/2", "champion")
+    world.bench.registry.client.delete_registered_model("m")
+    assert [each["version"] for each in history("models:/m/2")["promotions"]] == ["m/2"]
+
+
 def test_of_two_at_once_one_is_refused_in_words(world, monkeypatch):  # noqa: F811
     def slow(bench, question, now=None):
         registry_aliases.point(bench.registry, TRAINED, "champion", None)

@@ -2,7 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from asked_repository import asked, asked_template  # noqa: F401 - fixtures
+from click.testing import CliRunner
 
+from mlflow_unlearn.cli import main
 from mlflow_unlearn.commands import requests as commands
 from mlflow_unlearn.commands.requests import Requested, Terms
 from mlflow_unlearn.digests import keyed_tag, read_tag_key
@@ -130,3 +132,18 @@ def test_a_summary_holds_counts_and_no_tag():
     found = commands.summary(request(subjects=("s" * 32,), records=("r" * 32, "q" * 32), recipients=(Recipient(name="crm"),)), NOW)
     assert (found["subjects"], found["records"], found["untold"]) == (1, 2, ["crm"])
     assert not {"s" * 32, "r" * 32} & set(str(found).replace("'", " ").split())
+
+
+def test_in_a_pipe_every_request_is_one_whole_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    made = [add(subjects=(each,))["request_id"] for each in ("ana", "bo")]
+    shown = CliRunner().invoke(main, ["request", "list"]).stdout.splitlines()
+    assert [sum(request in line and "2026-12-24T18:00:00Z" in line for line in shown) for request in made] == [1, 1]
+
+
+def test_where_no_version_is_blocked_the_status_says_so(mlflow_store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+    add(subjects=("ana",))
+    shown = CliRunner().invoke(main, ["status"]).stdout
+    assert "No version is blocked." in shown
+    assert "must not be deployed" not in shown

@@ -1,6 +1,8 @@
+import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from mlflow_unlearn import config
 from mlflow_unlearn.commands.scaffolding import scaffold
@@ -58,5 +60,23 @@ def test_a_repository_that_runs_our_stages_only_gets_a_key(repository):
     ],
 )
 def test_the_scaffold_is_the_pipeline_of_this_project(ours, scaffolded):
+    """But for the base of the shards: ours is a folder that a stage makes, and DVC takes no hub id for a file."""
     relocated = (ROOT / ours).read_text().replace("../../../params.yaml", "../../params.yaml").replace("wdir: ../../..", "wdir: ../..")
+    relocated = re.sub(
+        r"- (\$\{exact\.base\}) .*", r"# - \1        # uncomment this where the base is a folder here, so that DVC watches it", relocated
+    )
     assert (ROOT / "mlflow_unlearn/scaffold" / scaffolded).read_text() == relocated
+
+
+@pytest.mark.parametrize("route", ["approximate", "exact"])
+def test_a_stage_of_the_scaffold_depends_on_what_another_makes_or_what_is_there_whatever_the_base_is_called(repository, route):
+    scaffold(Path("unlearn"))
+    stages = {}
+    for path in ("dvc.yaml", f"routes/{route}/dvc.yaml"):
+        stages |= YAML(typ="safe").load((repository / "unlearn" / path).read_text().replace("${unlearn.strategy}", route))["stages"]
+    made = [next(iter(out)) if isinstance(out, dict) else out for stage in stages.values() for out in stage["outs"]]
+    asked = {dep for stage in stages.values() for dep in stage["deps"]}
+    assert {dep for dep in asked if not any(dep == out or out.startswith(f"{dep}/") or dep.startswith(f"{out}/") for out in made)} == {
+        "${data.path}",
+        "policy.yaml",
+    }

@@ -74,7 +74,7 @@ def test_keys_are_known_by_holder_without_a_passphrase(tmp_path):
     assert signing_keys.found(tmp_path / "none") == ()
 
 
-@pytest.mark.parametrize("holder", ["", "Ana", "ana@example.org", "../ana", ".ana", "a/b", "a" * 64, "ana\n", "ana:b", "ünal"])
+@pytest.mark.parametrize("holder", ["", "ana@example.org", "../ana", ".ana", "a/b", "a" * 64, "ana\n", "ana:b", "ünal"])
 def test_a_holder_is_a_plain_name(tmp_path, holder):
     with pytest.raises(ConfigError, match="holder: expected 1 to 63 of a-z"):
         signing_keys.create(tmp_path, holder, words)

@@ -67,9 +67,9 @@ def test_no_and_undecided_end_with_1_and_2_and_say_why(case: Certified) -> None:
         assert (found.exit_code, words in found.output) == (code, True), found.output
 
 
-def test_a_file_that_is_not_there_is_one_line(case: Certified) -> None:
-    found = run("gone.json")
-    assert (found.exit_code, found.stderr) == (2, "error: gone.json: No such file or directory\n")
+def test_a_certificate_that_is_not_there_is_said_to_be_in_the_report() -> None:
+    done = run("nope.json")
+    assert (done.exit_code, done.stderr) == (2, "error: nope.json: no such file; it is in the zip of `mlflow-unlearn report REQUEST`\n")
 
 
 def test_neither_mlflow_nor_anything_heavy_is_imported(case: Certified) -> None:

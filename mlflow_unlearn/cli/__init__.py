@@ -68,7 +68,7 @@ def stage(name: str, shard: int | None) -> None:
 
 
 @main.command()
-@click.option("--all-revisions", is_flag=True, help="Accepted for clarity: every git revision is always indexed.")
+@click.option("--all-revisions", is_flag=True, hidden=True, help="Changes nothing: every git revision is always indexed.")
 @as_json
 @one_line_errors
 def index(all_revisions: bool, json_output: bool) -> None:

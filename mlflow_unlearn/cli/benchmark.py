@@ -26,8 +26,8 @@ def _models(command: F) -> F:
         click.option("--model", "unlearned", metavar=_MODEL, required=True, help="The model to be measured."),
         click.option("--original", metavar=_MODEL, help="The model before unlearning, to compare with."),
         click.option("--retrained", metavar=_MODEL, help="A model that never saw the forget set; forget quality and privacy leak need it."),
-        click.option("--device", default="auto", show_default=True),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True),
+        click.option("--device", default="auto", show_default=True, help="As torch names it; auto: an accelerator where there is one."),
+        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True, help="Of the weights."),
         click.option("--limit", type=_POSITIVE, help="Only the first so many records of each set."),
         click.option("--bootstrap", type=click.IntRange(min=100), default=1000, show_default=True, help="Resamples behind each interval."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples."),
@@ -47,7 +47,7 @@ def _data(help_text: str) -> Callable[[F], F]:
 @benchmark.command()
 @_models
 @_data("Folder with TOFU's files, or locuslab/TOFU.")
-@click.option("--forget", type=click.Choice(["forget01", "forget05", "forget10"]), default="forget10", show_default=True)
+@click.option("--forget", type=click.Choice(["forget01", "forget05", "forget10"]), default="forget10", show_default=True, help="Which forget set.")
 @click.option("--template", help="How a question is written: text with {prompt}, or `chat`. Default: `Question: {prompt}` and `Answer: ` below it.")
 @click.option("--truth-ratio", type=click.Choice(["arithmetic", "geometric"]), default="arithmetic", show_default=True, help="Tables have geometric.")
 @click.option("--max-new-tokens", type=_POSITIVE, default=200, show_default=True, help="Longest answer.")
@@ -80,7 +80,7 @@ def muse(json_output: bool, **rest: Any) -> None:
 @click.option("--include", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with the YAML files of further tasks.")
 @click.option("--shots", type=click.IntRange(min=0), help="Examples before each question. Default: the task's own.")
 @click.option("--chat", is_flag=True, help="Write questions in the tokenizer's chat template.")
-@click.option("--batch-size", type=_POSITIVE, default=8, show_default=True)
+@click.option("--batch-size", type=_POSITIVE, default=8, show_default=True, help="Questions in one pass.")
 @as_json
 @one_line_errors
 def tasks(names: tuple[str, ...], json_output: bool, **rest: Any) -> None:

@@ -20,7 +20,7 @@ _VERSION = "models:/NAME/VERSION"
 
 @click.command()
 @click.argument("version_uri", metavar="models:/NAME/VERSION|models:/NAME@ALIAS")
-@click.option("--alias", help="For which alias, where a version is named: approvals are for one.")
+@click.option("--alias", help="Alias it is to be deployed under; approvals count for one alias.")
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Default: policy.yaml.")
 @as_json
 @one_line_errors
@@ -40,7 +40,7 @@ def gate(version_uri: str, alias: str | None, policy: Path | None, json_output: 
 @as_json
 @one_line_errors
 def promote(version_uri: str, alias: str, json_output: bool) -> None:
-    """Ask the gate, then set the alias; what a no does the policy says (gate.enforcement). Either is entered in the ledger."""
+    """Ask the gate, then set the alias; policy.yaml (gate.enforcement) says what a no does. Either is entered in the ledger."""
     from ..commands import promoting as commands
 
     done = commands.promote(version_uri, alias)

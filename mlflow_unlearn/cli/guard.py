@@ -17,7 +17,7 @@ from .options import as_json, one_line_errors, respond
 @as_json
 @one_line_errors
 def guard(paths: tuple[Path, ...], folder: Path, install: bool, json_output: bool) -> None:
-    """Does a dataset bring back what was erased? 0 no, 1 yes (refused), 2 could not decide.
+    """Are the data free of what was erased? 0 yes, 1 no (refused), 2 could not decide.
 
     PATH: files or folders; default: the configured dataset and the files beside it, in the workspace.
     """

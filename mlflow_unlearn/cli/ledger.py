@@ -13,7 +13,7 @@ from .options import as_json, lines, one_line_errors, respond
 
 @click.group()
 def ledger() -> None:
-    """The ledger itself."""
+    """Check the ledger of requests."""
 
 
 @ledger.command("verify")
@@ -58,7 +58,7 @@ def tombstone_lift(request_id: str | None, subjects: Any, basis: str, json_outpu
 
 @click.group("tag-key")
 def tag_key() -> None:
-    """The key of the tags."""
+    """The key under which ids become tags."""
 
 
 @tag_key.command("rotate")

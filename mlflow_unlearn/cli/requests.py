@@ -23,8 +23,12 @@ def request() -> None:
 @click.option("--records", type=click.File("rb"), help="File with one record id a line, or - for stdin.")
 @click.option("--files", type=click.File("rb"), help="File with the path of one dataset file a line, relative to the dataset, or - for stdin.")
 @click.option("--removed-between", nargs=2, metavar="REV REV", help="Every record of the first git revision that the second lacks.")
-@click.option("--basis", type=click.Choice(BASES), required=True)
-@click.option("--effect", type=click.Choice(["removal", "suppression"]), help="Default: removal; suppression for copyright and safety.")
+@click.option("--basis", type=click.Choice(BASES), required=True, help="What the request rests on: a law, a contract, or a defect of the data.")
+@click.option(
+    "--effect",
+    type=click.Choice(["removal", "suppression"]),
+    help="removal: gone from the weights; suppression: only no longer said. Default: removal; suppression for copyright and safety.",
+)
 @click.option("--received", help="When the request arrived, e.g. 2026-11-24T18:00:00Z. Default: now.")
 @click.option("--due", help="Agreed deadline, where the law sets none.")
 @as_json
@@ -39,7 +43,7 @@ def request_add(json_output: bool, **given: Any) -> None:
 
 
 @request.command("list")
-@click.option("--state", type=click.Choice(["open", "closed", "refused"]))
+@click.option("--state", type=click.Choice(["open", "closed", "refused"]), help="Only those. Default: all.")
 @as_json
 @one_line_errors
 def request_list(state: str | None, json_output: bool) -> None:
@@ -62,7 +66,7 @@ def request_show(request_id: str, json_output: bool) -> None:
 
 @request.command("extend")
 @click.argument("request_id")
-@click.option("--reason", type=click.Choice(EXTENSIONS), required=True)
+@click.option("--reason", type=click.Choice(EXTENSIONS), required=True, help="Why more time is needed.")
 @click.option("--until", help="New due moment, e.g. 2027-01-24T18:00:00Z. Default: all that the law allows.")
 @as_json
 @one_line_errors
@@ -75,7 +79,7 @@ def request_extend(request_id: str, reason: str, until: str | None, json_output:
 
 @request.command("pause")
 @click.argument("request_id")
-@click.option("--reason", type=click.Choice(PAUSES), required=True)
+@click.option("--reason", type=click.Choice(PAUSES), required=True, help="What is waited for.")
 @as_json
 @one_line_errors
 def request_pause(request_id: str, reason: str, json_output: bool) -> None:
@@ -110,7 +114,7 @@ def request_refuse(request_id: str, ground: str, json_output: bool) -> None:
 
 @request.command("interim")
 @click.argument("request_id")
-@click.option("--measure", type=click.Choice(MEASURES), required=True)
+@click.option("--measure", type=click.Choice(MEASURES), required=True, help="What is done meanwhile.")
 @click.option("--end", "ended", is_flag=True, help="The measure ends now.")
 @as_json
 @one_line_errors
@@ -140,7 +144,7 @@ def request_recipient(request_id: str, name: str, told: str | None, acknowledged
 @as_json
 @one_line_errors
 def request_close(request_id: str, json_output: bool) -> None:
-    """Close a request whose effect passed: retain becomes the dataset's new revision and the canary pool is spent."""
+    """Close a request whose effect passed: retain becomes the dataset's new revision, and the canaries it used are spent."""
     from ..commands.closing import close_request
     from ..commands.requests import open_ends
 

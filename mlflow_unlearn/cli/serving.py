@@ -11,7 +11,7 @@ from .options import as_json, one_line_errors
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; anything else than this machine needs MLflow's basic-auth.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen: on this machine alone, since there are no users.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 5000.")
 @as_json
 @one_line_errors

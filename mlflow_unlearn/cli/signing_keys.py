@@ -75,7 +75,7 @@ def _wanted(holder: str, roles: tuple[str, ...], days: int) -> Any:
 @as_json
 @one_line_errors
 def key_new(holder: str, roles: tuple[str, ...], days: int, owner: str, json_output: bool) -> None:
-    """Make a key for HOLDER, a name that may be public. The first one is an owner's and begins the trust file."""
+    """Make a key for HOLDER, a name in lower case that may be public. The first one is an owner's and begins the trust file."""
     from ..commands import signing_keys as commands
 
     respond("key", commands.new_key(_wanted(holder, roles, days), _owner(owner)), json_output)
@@ -128,7 +128,7 @@ def key_rotate(holder: str, at_once: bool, days: int, owner: str, json_output: b
 
 @key.command("revoke")
 @click.argument("reference", metavar="KEYID|HOLDER")
-@click.option("--reason", type=click.Choice(REVOCATIONS), required=True)
+@click.option("--reason", type=click.Choice(REVOCATIONS), required=True, help="Why it no longer counts.")
 @_by_owner
 @as_json
 @one_line_errors

@@ -23,7 +23,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @as_json
 @one_line_errors
 def verify(json_output: bool, **given: Any) -> None:
-    """Does it hold what CERTIFICATE says? 0 yes, 1 no, 2 could not decide. Offline; every figure is counted again.
+    """Does CERTIFICATE hold? 0 yes, 1 no, 2 could not decide. Offline; every figure is counted again.
 
     The same as `python -m verifier` of the folder that `mlflow-unlearn report` packs, which needs nothing of this package.
     """

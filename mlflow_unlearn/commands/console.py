@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from .attesting import show_attested, show_countersigned
 from .console_benchmark import show_muse, show_tasks, show_tofu
@@ -15,14 +14,16 @@ from .console_gate import show_gate, show_history, show_promotion, show_review
 from .console_keys import show_key, show_keys
 from .console_power import show_power
 from .console_report import show_report
+from .console_tables import console, table
 
 SHOWN_OUTPUTS = 12
 """Derived outputs that a trace shows to people."""
+_REQUEST = ("request", "state", "basis", "effect", "received", "due", "people", "records")
 
 
 def show(kind: str, document: dict[str, Any]) -> None:
     """Print one command's document."""
-    out = Console(highlight=False)
+    out = console()
     {
         "init": _init,
         "index": _index,
@@ -57,15 +58,6 @@ def show(kind: str, document: dict[str, Any]) -> None:
     }[kind](out, document)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    return table
-
-
 def _init(out: Console, document: dict[str, Any]) -> None:
     out.print(f"tag key {document['key']}: {document['key_file']}")
     for verb in ("created", "kept"):
@@ -77,7 +69,7 @@ def _init(out: Console, document: dict[str, Any]) -> None:
 
 def _index(out: Console, document: dict[str, Any]) -> None:
     rows = [(s["name"], s["md5"], ", ".join(s["revisions"]), s["records"], s["subjects"]) for s in document["states"]]
-    out.print(_table("Dataset revisions", ("dataset", "DVC md5", "git revisions", "records", "people"), rows))
+    out.print(table("Dataset revisions", ("dataset", "DVC md5", "git revisions", "records", "people"), rows))
     out.print(f"{document['files_newly_indexed']} files newly indexed")
     for md5, reason in document["unreadable"].items():
         out.print(f"[yellow]dataset state {md5[:8]} is unreadable, and what was trained on it unknown: {reason}[/yellow]", soft_wrap=True)
@@ -119,7 +111,7 @@ def _tombstones(out: Console, document: dict[str, Any]) -> None:
         out.print(f"{document['lifted']} people and single records lifted: {document['basis']}")
     kinds = ("subjects", "records", "contents", "sketches")
     rows = [(key, *(counts[kind] for kind in kinds)) for key, counts in document["tombstones"].items()]
-    out.print(_table("Tombstones", ("key", "people", *kinds[1:]), rows))
+    out.print(table("Tombstones", ("key", "people", *kinds[1:]), rows))
 
 
 def _tag_key(out: Console, document: dict[str, Any]) -> None:
@@ -141,11 +133,7 @@ def _commitment(out: Console, document: dict[str, Any]) -> None:
 
 
 def _requests(out: Console, document: dict[str, Any]) -> None:
-    out.print(
-        _table(
-            "Erasure requests", ("request", "state", "basis", "effect", "received", "due", "people", "records"), _request_rows(document["requests"])
-        )
-    )
+    out.print(table("Erasure requests", _REQUEST, _request_rows(document["requests"]), whole=("request",)))
 
 
 def _request_rows(requests: Sequence[dict[str, Any]]) -> list[tuple[object, ...]]:
@@ -164,7 +152,7 @@ def _trace(out: Console, document: dict[str, Any]) -> None:
         lines = document[state]
         rows = [(_version(each), ", ".join(each["aliases"]), each["records"], "yes" if each["signed"] else "", each["why"]) for each in lines]
         if rows:
-            out.print(_table(f"[{style}]{state}[/{style}]", ("version", "alias", "records", "signed", "why"), rows))
+            out.print(table(f"[{style}]{state}[/{style}]", ("version", "alias", "records", "signed", "why"), rows))
     _elsewhere(out, document)
     _warnings(out, document)
     if any(not line["signed"] for line in document["clear"]):
@@ -179,15 +167,15 @@ def _elsewhere(out: Console, document: dict[str, Any]) -> None:
         (f"{each['state']['name']} {each['state']['md5'][:8]}", ", ".join(each["state"]["revisions"]), each["records"]) for each in document["held"]
     ]
     if held:
-        out.print(_table("Dataset revisions that hold the records", ("dataset", "git revisions", "records"), held))
+        out.print(table("Dataset revisions that hold the records", ("dataset", "git revisions", "records"), held))
     found = [(each["path"], each["md5"][:8], "its own rows" if each["exact"] else "all downstream") for each in document["outputs"]]
     if found:
-        out.print(_table("DVC outputs derived from them", ("output", "md5", "known by"), found[:SHOWN_OUTPUTS]))
+        out.print(table("DVC outputs derived from them", ("output", "md5", "known by"), found[:SHOWN_OUTPUTS]))
     if len(found) > SHOWN_OUTPUTS:
         out.print(f"and {len(found) - SHOWN_OUTPUTS} more derived outputs: --json names them all")
     runs = [(each["run_id"], each["experiment"], ", ".join(each["logged_models"])) for each in document["runs"]]
     if runs:
-        out.print(_table("Runs that read them and are no registered version", ("run", "experiment", "logged models"), runs))
+        out.print(table("Runs that read them and are no registered version", ("run", "experiment", "logged models"), runs, whole=("run",)))
 
 
 def _warnings(out: Console, document: dict[str, Any]) -> None:
@@ -209,7 +197,7 @@ def _plan(out: Console, document: dict[str, Any]) -> None:
         for project in document["projects"]
         for job in project["jobs"]
     ]
-    out.print(_table(f"Plan for {document['request']}", ("project", "model", "unlearn", "why this one", "also affected", "undecided", "run"), rows))
+    out.print(table(f"Plan for {document['request']}", ("project", "model", "unlearn", "why this one", "also affected", "undecided", "run"), rows))
     for name in document["not_traced"]:
         out.print(f"[yellow]{name}: shares this ledger and has not planned the request; run `mlflow-unlearn trace --plan` there[/yellow]")
 
@@ -224,7 +212,7 @@ def _guard(out: Console, document: dict[str, Any]) -> None:
     rows = [(file["file"], kind, len(found), _first(found)) for file in document["files"] for kind, found in file["refused"].items() if found]
     rows += [(file["file"], "similar (warning)", len(file["warned"]), _first(file["warned"])) for file in document["files"] if file["warned"]]
     if rows:
-        out.print(_table("What resembles something erased", ("file", "what came back", "rows", "row numbers"), rows))
+        out.print(table("What resembles something erased", ("file", "what came back", "rows", "row numbers"), rows))
     if document["borderline"]:
         out.print(f"{document['borderline']} near duplicates lie so close to the threshold that the estimate could have fallen on its other side")
     for line in document["problems"]:
@@ -261,6 +249,9 @@ def _status(out: Console, document: dict[str, Any]) -> None:
 def _open_requests(out: Console, document: dict[str, Any]) -> None:
     days = [f"{request['days_left']} (clock stopped)" if request["paused_at"] else request["days_left"] for request in document["open"]]
     rows = [(*row, left) for row, left in zip(_request_rows(document["open"]), days, strict=True)]
-    out.print(_table("Open requests", ("request", "state", "basis", "effect", "received", "due", "people", "records", "days left"), rows))
+    out.print(table("Open requests", (*_REQUEST, "days left"), rows, whole=("request",)))
     blocked = [(_version(line), ", ".join(line["aliases"]), line["why"]) for line in document["blocked"]]
-    out.print(_table("Versions that must not be deployed", ("version", "alias", "why"), blocked))
+    if blocked:
+        out.print(table("Versions that must not be deployed", ("version", "alias", "why"), blocked))
+    else:
+        out.print("No version is blocked.")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from .console_tables import table
 
 _LIST = 40
 """Touched shards that are shown one by one."""
@@ -39,7 +40,7 @@ def show_replay(out: Console, document: dict[str, Any]) -> None:
         for each in document["shards"]
     ]
     columns = ("shard", "logged", "repeated", "equal", "not as it was then", "took")
-    out.print(_table(f"{document['version']}, family {document['family'][:8]}", columns, rows))
+    out.print(table(f"{document['version']}, family {document['family'][:8]}", columns, rows))
 
 
 def show_switched_off(out: Console, document: dict[str, Any]) -> None:
@@ -55,7 +56,7 @@ def show_switched_off(out: Console, document: dict[str, Any]) -> None:
 def _touched(out: Console, touched: Sequence[Mapping[str, Any]], slices: int) -> None:
     rows = [(each["shard"], each["requested"], each["canaries"], _from(each, slices), each["records"], f"{each['tokens']:,}") for each in touched]
     columns = ("shard", "records leave", "canaries leave", "trained again from", "records left", "tokens")
-    out.print(_table("Touched shards", columns, rows[:_LIST]))
+    out.print(table("Touched shards", columns, rows[:_LIST]))
     if len(rows) > _LIST:
         out.print(f"and {len(rows) - _LIST} more; --json has all")
 
@@ -77,7 +78,7 @@ def _cost(out: Console, found: Mapping[str, Any], shape: Mapping[str, Any], abou
         (name, work["shards"], work["records"], f"{about}{work['tokens']:,}", _seconds(work["seconds"]), _price(work["cost"]))
         for name, work in (("this deletion", found["again"]), ("its replay, beside", found["replay"]), ("everything anew", found["full"]))
     ]
-    out.print(_table("Work", ("what", "shards", "records", "tokens", "time", "cost"), rows))
+    out.print(table("Work", ("what", "shards", "records", "tokens", "time", "cost"), rows))
 
 
 def _recommendation(out: Console, advice: Mapping[str, Any], now: int) -> None:
@@ -94,7 +95,7 @@ def _recommendation(out: Console, advice: Mapping[str, Any], now: int) -> None:
         for each in advice["choices"]
     ]
     columns = ("shards", "records in each", "touched", "of a full training", "with the start of stages")
-    out.print(_table(f"How many shards? Means of a batch; {history}", columns, rows))
+    out.print(table(f"How many shards? Means of a batch; {history}", columns, rows))
     if advice["shards"] != now:
         out.print(f"{now} shards now; another number is another family: every shard is trained once more")
 
@@ -111,12 +112,3 @@ def _price(cost: float | None) -> str:
 
 def _equal(equal: bool) -> str:
     return "[green]yes[/green]" if equal else "[red]no[/red]"
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(str, row))
-    return table

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from .console_tables import console, table
+
 _STYLE = {"granted": "green", "refused": "red", "alarm": "red", "observed": "yellow", "rollback": "yellow"}
+_COLUMNS = ("no.", "time", "who", "what", "version", "alias", "replaced", "answer", "outcome", "why")
 
 
 def show_gate_log(document: dict[str, Any], verify: bool) -> None:
     """Print a line an entry; with `verify` only whether all of them are what was written."""
-    out = Console(highlight=False)
+    out = console()
     if verify:
         _verified(out, document)
     else:
-        out.print(_table(document))
+        rows = [_row(line) for line in document["entries"]]
+        out.print(table(f"The gate's log in {_shown(document['database'])}", _COLUMNS, rows, whole=("no.",)))
         out.print(f"head {document['head']['number']} {document['head']['mac']}; not checked, --verify does that", soft_wrap=True, markup=False)
 
 
@@ -30,16 +33,11 @@ def _verified(out: Console, document: dict[str, Any]) -> None:
         out.print(note, style="yellow", soft_wrap=True, markup=False)
 
 
-def _table(document: dict[str, Any]) -> Table:
-    table = Table(title=f"The gate's log in {_shown(document['database'])}", title_justify="left")
-    for column in ("no.", "time", "who", "what", "version", "alias", "replaced", "answer", "outcome", "why"):
-        table.add_column(column, overflow="fold")
-    for line in document["entries"]:
-        version = f"{line['model']}/{line['version']}" if line["version"] else line["model"]
-        cells = (line["number"], line["at"], line["actor"], line["action"], version, line["alias"], line["replaced"], line["answer"])
-        outcome = Text(line["outcome"], style=_STYLE.get(line["outcome"], ""))
-        table.add_row(*(Text(_shown(cell)) for cell in cells), outcome, Text(_why(line)))
-    return table
+def _row(line: dict[str, Any]) -> tuple[Text, ...]:
+    version = f"{line['model']}/{line['version']}" if line["version"] else line["model"]
+    cells = (line["number"], line["at"], line["actor"], line["action"], version, line["alias"], line["replaced"], line["answer"])
+    outcome = Text(line["outcome"], style=_STYLE.get(line["outcome"], ""))
+    return (*(Text(_shown(cell)) for cell in cells), outcome, Text(_why(line)))
 
 
 def _why(line: dict[str, Any]) -> str:

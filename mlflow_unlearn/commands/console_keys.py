@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from .console_tables import table
 
 _STYLE = {"valid": "green", "not yet valid": "yellow", "expired": "yellow", "revoked": "red"}
 
@@ -29,16 +30,8 @@ def show_key(out: Console, document: dict[str, Any]) -> None:
 
 def show_keys(out: Console, document: dict[str, Any]) -> None:
     """Who may sign what, until when, and which private keys are here."""
-    table = Table(title=f"Keys of {document['trust_file']}", title_justify="left")
-    for column in ("holder", "roles", "key id", "valid until", "state", "private key"):
-        table.add_column(column, overflow="fold")
-    for line in document["keys"]:
-        state = f"[{_STYLE[line['state']]}]{line['state']}[/{_STYLE[line['state']]}]"
-        why = f" ({line['revoked_for']})" if line["revoked_for"] else ""
-        until = line["valid_until"].partition("T")[0]
-        private = {None: "", True: "retired", False: "here"}[line["retired"]]
-        table.add_row(line["holder"], ", ".join(line["roles"]), line["key_id"][:16], until, state + why, private)
-    out.print(table)
+    columns = ("holder", "roles", "key id", "valid until", "state", "private key")
+    out.print(table(f"Keys of {document['trust_file']}", columns, [_row(line) for line in document["keys"]], whole=("key id",)))
     if document["hidden"]:
         out.print(f"{document['hidden']} more that have expired or were revoked: --all shows them")
     for each in document["not_in_trust_file"]:
@@ -49,6 +42,13 @@ def show_keys(out: Console, document: dict[str, Any]) -> None:
     _file(out, document)
     if document["problem"]:
         out.print(f"[red]nothing is believed now: {document['problem']}[/red]", soft_wrap=True)
+
+
+def _row(line: dict[str, Any]) -> tuple[str, ...]:
+    state = f"[{_STYLE[line['state']]}]{line['state']}[/{_STYLE[line['state']]}]"
+    why = f" ({line['revoked_for']})" if line["revoked_for"] else ""
+    private = {None: "", True: "retired", False: "here"}[line["retired"]]
+    return line["holder"], ", ".join(line["roles"]), line["key_id"][:16], line["valid_until"].partition("T")[0], state + why, private
 
 
 def _one(out: Console, line: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .console_tables import table
+
 Row = Mapping[str, Any]
 _PASSING: Mapping[str, Callable[[Row], str]] = {
     "canaries": lambda row: str(row["canaries"]),
@@ -50,12 +52,7 @@ def show_power(out: Console, document: dict[str, Any]) -> None:
 
 
 def _table(title: str, columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell(row) for cell in columns.values()))
-    return table
+    return table(title, tuple(columns), [[cell(row) for cell in columns.values()] for row in rows], justify="right")
 
 
 def _chance(value: float) -> str:

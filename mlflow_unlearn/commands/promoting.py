@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -98,10 +99,19 @@ def review(uri: str, alias: str, kind: ReviewKind, reason: str, passphrase: Pass
 
 
 def history(uri: str | None = None) -> dict[str, Any]:
-    """Who promoted what, when and on which evidence, and what was refused: of one registered model (`models:/NAME` or its name) or of all."""
-    name = uri.removeprefix("models:/").partition("/")[0] if uri else None
-    ledger = Workbench().ledger
-    return {"promotions": [_line(each) for each in ledger.promotions(name)], "head": ledger.head().digest}
+    """Who promoted what, when and on which evidence, and what was refused: of one registered model (`models:/NAME` or its name) or of all.
+
+    Raises:
+        LineageError: neither the ledger nor the registry knows a model of this name.
+        StoreError: the ledger does not, and MLflow does not answer.
+    """
+    bench = Workbench()
+    name = re.split("[/@]", uri.removeprefix("models:/"), maxsplit=1)[0] if uri else None
+    found = bench.ledger.promotions(name)
+    if name is not None and not found and not bench.registry.lineages(name):
+        known = sorted({each.model.name for each in bench.registry.lineages()})
+        raise LineageError(f"{uri}: no registered model called {name}; there are: {', '.join(known) or 'none'}")
+    return {"promotions": [_line(each) for each in found], "head": bench.ledger.head().digest}
 
 
 def who() -> str:

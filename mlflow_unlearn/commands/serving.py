@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import ipaddress
 import os
 import signal
 import socket
@@ -27,7 +28,6 @@ FIRST_PORT = 5000
 _PORTS = 100
 _GATE = "unlearn-"
 """What MLflow knows a database or a folder by when the gate stands before it."""
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask somebody who listens everywhere
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_TO_END = 10
 
@@ -43,26 +43,21 @@ class Site:
     """Beside what this process has; the database's password may be in it, which an argument would show to everybody on the machine."""
 
     @property
-    def asked_at(self) -> str:
-        """A host that reaches it from here."""
-        return _ANY.get(self.host, self.host)
-
-    @property
     def address(self) -> str:
         """What to open in a browser."""
-        return f"http://{f'[{self.asked_at}]' if ':' in self.asked_at else self.asked_at}:{self.port}"
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def serve(host: str, port: int | None, ready: Callable[[dict[str, Any]], None]) -> None:
     """Run MLflow's server with the gate until Ctrl-C or a signal ends it; no process of it is left then.
 
     Args:
-        host: where it listens.
+        host: where it listens: an address of this machine that no other one reaches.
         port: likewise; None: the first free one from 5000.
         ready: gets `address`, `project` and `artifacts` as soon as the server answers.
 
     Raises:
-        ConfigError: no params.yaml here, a port that is taken, or a database that the gate does not know.
+        ConfigError: no params.yaml here, a host that other machines reach, a port that is taken, or a database that the gate does not know.
         StoreError: the server ended by itself.
     """
     bench = Workbench()
@@ -81,8 +76,9 @@ def planned(bench: Workbench, host: str, port: int | None) -> Site:
     """The server of a project: one worker, MLflow's job runner off.
 
     Raises:
-        ConfigError: a port that is taken, or a database that the gate does not know.
+        ConfigError: a host that other machines reach, a port that is taken, or a database that the gate does not know.
     """
+    _refuse_others(host)
     database, destination = _database(bench.settings), _GATE + _artifacts(bench.settings).as_uri()
     found = _port(host, port)
     place = ("--host", host, "--port", str(found), "--workers", "1", "--serve-artifacts", "--artifacts-destination", destination)
@@ -93,6 +89,19 @@ def planned(bench: Workbench, host: str, port: int | None) -> Site:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     return Site(host=host, port=found, command=(sys.executable, "-m", "mlflow", "server", *place), environment=environment)
+
+
+def _refuse_others(host: str) -> None:
+    """Nobody is asked who he or she is here, so that nobody else may reach it."""
+    try:
+        found = {str(place[0]).partition("%")[0] for *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        raise ConfigError(f"{host}: no host of this name ({error.strerror}); leave --host out for 127.0.0.1") from None
+    if not all(ipaddress.ip_address(each).is_loopback for each in found):
+        raise ConfigError(
+            f"{host}: `ui` has no users, and listens on this machine alone (127.0.0.1, ::1, localhost); for other machines see "
+            "docs/how-to/gated-server.md"
+        )
 
 
 def _artifacts(settings: Settings) -> Path:
@@ -183,7 +192,7 @@ def _still(process: subprocess.Popen[bytes]) -> None:
 
 
 def _answers(site: Site) -> bool:
-    connection = http.client.HTTPConnection(site.asked_at, site.port, timeout=5)
+    connection = http.client.HTTPConnection(site.host, site.port, timeout=5)
     try:
         connection.request("GET", "/health")
         connection.getresponse().read()

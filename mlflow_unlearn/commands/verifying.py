@@ -33,8 +33,11 @@ def verify_files(given: Given) -> Report:
     """The answer about a certificate; hashing says on a terminal's stderr how far it is.
 
     Raises:
+        ConfigError: there is no such certificate.
         OSError: a file that cannot be read.
     """
+    if not given.certificate.exists():
+        raise ConfigError(f"{given.certificate}: no such file; it is in the zip of `mlflow-unlearn report REQUEST`")
     trust = given.trust or trust_here()
     case = Case(
         certificate=read_file(given.certificate),

@@ -108,8 +108,19 @@ def test_a_port_that_is_taken_is_refused_and_the_first_free_one_is_found(asked: 
         assert planned(Workbench(asked / "unlearn"), "127.0.0.1", None).port > taken
 
 
-def test_a_host_that_is_not_this_machine_is_refused(asked: Path) -> None:  # noqa: F811
-    assert "192.0.2.1: cannot listen on port" in refused("--host", "192.0.2.1")
+@pytest.mark.parametrize("host", ["192.0.2.1", "0.0.0.0", "::", "::ffff:192.0.2.1"])
+def test_a_host_that_others_reach_is_refused_since_there_are_no_users(asked: Path, host: str) -> None:  # noqa: F811
+    assert f"{host}: `ui` has no users" in (said := refused("--host", host))
+    assert "docs/how-to/gated-server.md" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost"])
+def test_a_host_that_is_this_machine_alone_is_served(asked: Path, host: str) -> None:  # noqa: F811
+    assert planned(Workbench(asked / "unlearn"), host, None).address.startswith(f"http://{host}:")
+
+
+def test_a_host_that_nobody_knows_is_refused(asked: Path) -> None:  # noqa: F811
+    assert "no.such.host.invalid: " in refused("--host", "no.such.host.invalid")
 
 
 def test_the_password_of_a_database_is_no_argument(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -186,7 +186,7 @@ def register(client: MlflowClient, md5: str | None) -> None:
 def test_a_base_is_apart_where_no_question_of_anybody_led_to_it(asked: Path, split: Split, text: str, apart: bool) -> None:  # noqa: F811
     bench = Workbench()
     params = bench.folder / "params.yaml"
-    params.write_text(params.read_text().replace("base: base ", "base: ../base "))
+    params.write_text(params.read_text().replace("base: BASE ", "base: ../base "))
     (shards := bench.folder / "build/raw/shards").mkdir(parents=True)
     write_set(shards, "0", read_set(bench.sets, "retain"))
     corpus(asked, text)
