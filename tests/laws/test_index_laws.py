@@ -20,7 +20,7 @@ KEY = bytes(range(32))
 HEADER = "record_id,subject_id,question,answer\n"
 PEOPLE, RECORDS = ("", "ana", "bo", "cy"), tuple(f"r{i}" for i in range(6))
 rows = st.lists(st.tuples(st.sampled_from(RECORDS), st.sampled_from(PEOPLE), st.sampled_from("ab")), max_size=5, unique_by=lambda row: row[0])
-states = st.lists(st.dictionaries(st.sampled_from(["x.csv", "y.csv", "z.csv"]), rows, max_size=3), min_size=1, max_size=8)
+states = st.lists(st.dictionaries(st.sampled_from(["x.csv", "y.csv", "z.csv"]), rows, max_size=3), min_size=1, max_size=5)
 slow = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -60,7 +60,7 @@ def new_index(root):
     history=states,
     people=st.sets(st.sampled_from(["ana", "bo", "zed"])),
     records=st.sets(st.sampled_from(["r0", "r1", "r9"])),
-    split=st.integers(0, 8),
+    split=st.integers(0, 5),
 )
 def test_matches_of_every_state_are_those_of_a_full_reading(sizes, tmp_path_factory, history, people, records, split):
     root = tmp_path_factory.mktemp("project")
