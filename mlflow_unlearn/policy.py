@@ -14,7 +14,7 @@ from .documents import encode
 from .errors import ConfigError
 
 Enforcement = Literal["observe", "warn", "enforce"]
-"""What `promote` and `load_model` do with a no: go on and say so, go on with a warning, or refuse."""
+"""What `promote`, `load_model` and MLflow's server do with a no: go on and say so, go on with a warning, or refuse."""
 DEFAULT = "default"
 MOST_DAYS = 36_500
 """A hundred years: what is signed may not hold longer, nor may a key."""

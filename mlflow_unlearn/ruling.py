@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Literal
+from typing import Literal, get_args
 
 from .gate_values import Answer, Reason
 from .lineage import ModelVersion
@@ -73,6 +73,8 @@ class Standing:
     """The same of what the registry has about its ancestors."""
     location: str
     """Of its files."""
+    bound: str = ""
+    """Digest of the settings and of the registry's row of it alone: what is looked at though ledger and files do not answer."""
     at: datetime
     until: datetime | None = None
     """When the first signature or review it rests on runs out."""
@@ -105,12 +107,12 @@ class Ruling:
     """What the server does."""
 
     allowed: bool
-    outcome: Literal["granted", "observed", "rollback", "refused"]
+    outcome: Literal["granted", "observed", "warned", "rollback", "refused"]
     codes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = field(default=())
     """Why, a line each."""
     words: str = ""
-    """For whoever asked: what is refused, why, and what to do."""
+    """For whoever asked: what is refused or warned of, why, and what to do."""
 
 
 def rule(standing: Standing, use: Use, policy: GatePolicy, now: datetime, *, held_lately: bool = False) -> Ruling:
@@ -133,13 +135,15 @@ def rule(standing: Standing, use: Use, policy: GatePolicy, now: datetime, *, hel
     waits = requested and policy.on_request == "due" and standing.due is not None and now < standing.due
     if standing.answer == "yes" or (use is Use.READ and not standing.wrong):
         return Ruling(allowed=True, outcome="granted", codes=codes, reasons=reasons)
-    if standing.enforcement != "enforce":
-        return Ruling(allowed=True, outcome="observed", codes=codes, reasons=reasons, words=_words(standing, use, codes, reasons, "noted"))
+    if standing.enforcement == "observe":
+        return Ruling(allowed=True, outcome="observed", codes=codes, reasons=reasons)
+    if standing.enforcement == "warn":
+        return Ruling(allowed=True, outcome="warned", codes=codes, reasons=reasons, words=_words(standing, use, codes, reasons, "warning of"))
     if waits and use is not Use.POINT:
         return Ruling(allowed=True, outcome="observed", codes=codes, reasons=reasons)
     if waits and held_lately:
         return Ruling(allowed=True, outcome="rollback", codes=codes, reasons=reasons)
-    return Ruling(allowed=False, outcome="refused", codes=codes, reasons=reasons, words=_words(standing, use, codes, reasons, "refused"))
+    return Ruling(allowed=False, outcome="refused", codes=codes, reasons=reasons, words=_words(standing, use, codes, reasons, "refused by"))
 
 
 def blocked_from(standing: Standing, policy: GatePolicy) -> datetime | None:
@@ -147,6 +151,21 @@ def blocked_from(standing: Standing, policy: GatePolicy) -> datetime | None:
     if standing.enforcement != "enforce" or not standing.wrong:
         return None
     return standing.due if standing.wrong_by_request and policy.on_request == "due" else standing.at
+
+
+def stricter(one: Enforcement, other: Enforcement) -> Enforcement:
+    """Whichever lets less through."""
+    return max(one, other, key=get_args(Enforcement).index)
+
+
+def under(kept: Standing, terms: Enforcement) -> Standing:
+    """A kept answer under the terms of now: a no stops what it stopped when it was given, and what it would stop now.
+
+    Args:
+        kept: the answer.
+        terms: what a no does by the policy of now.
+    """
+    return replace(kept, enforcement=stricter(kept.enforcement, terms))
 
 
 def fresh(standing: Standing, policy: GatePolicy, now: datetime) -> bool:
@@ -169,7 +188,7 @@ def _words(standing: Standing, use: Use, codes: tuple[str, ...], reasons: tuple[
         Use.FOLLOW: f"'{standing.alias}' of {standing.model.name}, which is version {standing.model.version}",
         Use.READ: f"reading {standing.model}",
     }[use]
-    lines = [f"{what} by mlflow-unlearn: {doing}: the gate {'says no' if standing.answer == 'no' else 'could not decide'}."]
+    lines = [f"{what} mlflow-unlearn: {doing}: the gate {'says no' if standing.answer == 'no' else 'could not decide'}."]
     lines += [f"{reason.rstrip('.')}." for reason in reasons[:_TOLD]]
     lines += [f"There are {len(reasons) - _TOLD} more reasons."] if len(reasons) > _TOLD else []
     advice = list(dict.fromkeys(_NEXT[code] for code in codes if code in _NEXT))

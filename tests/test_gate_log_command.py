@@ -124,7 +124,7 @@ CHANGES = {
     "missing": ("delete from unlearn_gate_log where number = 2", "entry 2 is missing"),
     "another order": ("update unlearn_gate_log set previous = mac where number = 3", "entry 3 is missing or not the one"),
     "inserted": (
-        "insert into unlearn_gate_log select 4, at, model, alias, moves, body, mac, mac from unlearn_gate_log where number = 3",
+        "insert into unlearn_gate_log select 4, at, model, alias, version, moves, body, mac, mac from unlearn_gate_log where number = 3",
         "entry 4 is not the one that was written",
     ),
     "no JSON": ("update unlearn_gate_log set body = '{' where number = 3", "entry 3 is not the one that was written"),

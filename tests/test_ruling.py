@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlflow_unlearn.gate_values import Answer, Reason
 from mlflow_unlearn.lineage import ModelVersion
 from mlflow_unlearn.policy import GatePolicy
-from mlflow_unlearn.ruling import _NEXT, Standing, Use, blocked_from, fresh, rule
+from mlflow_unlearn.ruling import _NEXT, Standing, Use, blocked_from, fresh, rule, stricter, under
 
 NOW = datetime(2026, 11, 27, 8, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -34,6 +34,7 @@ DUE = st.one_of(st.none(), st.integers(-50, 50).map(lambda days: NOW + days * DA
 MOMENTS = st.integers(-60, 60).map(lambda days: NOW + days * DAY)
 POLICIES = st.builds(GatePolicy, on_request=st.sampled_from(["due", "at_once"]))
 USES, HELD = st.sampled_from(Use), st.booleans()
+HOW = st.sampled_from(["observe", "warn", "enforce"])
 
 
 def standing(*reasons: Reason, due: datetime | None = None, enforcement: str = "enforce", at: datetime = NOW - 70 * DAY) -> Standing:
@@ -58,6 +59,22 @@ def test_who_enforces_more_allows_no_more(found, use, policy, now, held):
     each = [rule(replace(found, enforcement=how), use, policy, now, held_lately=held).allowed for how in ("observe", "warn", "enforce")]
     assert each[0] >= each[1] >= each[2]
     assert each[0]
+
+
+@given(STANDINGS, HOW, HOW, USES, POLICIES, MOMENTS, HELD)
+def test_a_kept_answer_never_makes_more_allowed_than_the_terms_of_now_nor_than_those_it_was_given_under(found, then, now, use, policy, at, held):
+    def allowed(standing: Standing) -> bool:
+        return rule(standing, use, policy, at, held_lately=held).allowed
+
+    kept = replace(found, enforcement=then)
+    assert allowed(under(kept, now)) == (allowed(kept) and allowed(replace(kept, enforcement=now)))
+
+
+@given(HOW, HOW)
+def test_of_two_ways_to_enforce_the_stricter_is_one_of_them_whatever_their_order(one, other):
+    assert stricter(one, other) == stricter(other, one) == under(standing(enforcement=one), other).enforcement
+    assert stricter(one, one) == one
+    assert (stricter("enforce", one), stricter("observe", one)) == ("enforce", one)
 
 
 @given(STANDINGS, USES, POLICIES, MOMENTS, MOMENTS, HELD)
@@ -135,10 +152,15 @@ def test_what_is_deployed_stays_until_the_due_date_and_a_late_request_is_called_
     assert late.reasons[-1] == "the first request that reaches it was due at 2026-11-28"
 
 
-@pytest.mark.parametrize(("how", "word"), [("observe", "noted"), ("warn", "noted"), ("enforce", "refused")])
-def test_what_is_only_observed_is_worded_as_a_note(how, word):
-    found = rule(standing(reason("no", "failed"), enforcement=how), Use.POINT, GatePolicy(), NOW)
-    assert found.words.splitlines()[0] == f"{word} by mlflow-unlearn: m/3 for 'champion': the gate says no."
+def test_what_is_observed_says_nothing_what_is_warned_of_says_what_would_be_refused():
+    observed, warned, refused = (
+        rule(standing(reason("no", "failed"), enforcement=how), Use.POINT, GatePolicy(), NOW) for how in ("observe", "warn", "enforce")
+    )
+    assert (observed.outcome, observed.words, observed.codes) == ("observed", "", ("failed",))
+    assert (warned.outcome, warned.allowed) == ("warned", True)
+    assert warned.words.splitlines()[0] == "warning of mlflow-unlearn: m/3 for 'champion': the gate says no."
+    assert refused.words.splitlines()[0] == "refused by mlflow-unlearn: m/3 for 'champion': the gate says no."
+    assert warned.words.splitlines()[1:] == refused.words.splitlines()[1:]
 
 
 @pytest.mark.parametrize(

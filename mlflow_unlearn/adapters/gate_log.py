@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 from ..digests import canonical_json
 from ..documents import decode, encode, moment
 from ..errors import ConfigError, TamperedError
+from ..lineage import ModelVersion
 from .gate_tables import LOG, mac, same
 from .ledger_witness import Head
 
@@ -31,11 +32,20 @@ _LAST_MOVE = (
     .order_by(LOG.c.number.desc())
     .limit(1)
 )
-_STAGED = (
+_LAST_MOVE_OF = (
     sql.select(LOG)
-    .where(LOG.c.model == sql.bindparam("of"), LOG.c.alias.in_(sql.bindparam("names", expanding=True)), LOG.c.moves == 1)
+    .where(LOG.c.model == sql.bindparam("of"), LOG.c.alias == sql.bindparam("name"))
+    .where(LOG.c.version == sql.bindparam("to"), LOG.c.moves == 1)
     .order_by(LOG.c.number.desc())
+    .limit(1)
 )
+_NEXT_MOVE = (
+    sql.select(LOG)
+    .where(LOG.c.model == sql.bindparam("of"), LOG.c.alias == sql.bindparam("name"), LOG.c.moves == 1, LOG.c.number > sql.bindparam("after"))
+    .order_by(LOG.c.number)
+    .limit(1)
+)
+"""Each ends at the first row that its index has, however often an alias or another version was moved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +104,7 @@ class GateLog:
         last = self.head(connection)
         number, body = last.number + 1, canonical_json(encode(entry)).decode()
         digest = mac(self.key, number, body, last.digest)
-        values = {"at": moment(entry.at), "model": entry.model, "alias": entry.alias, "moves": int(entry.moves)}
-        connection.execute(LOG.insert().values(number=number, body=body, previous=last.digest, mac=digest, **values))
+        connection.execute(LOG.insert().values(number=number, at=moment(entry.at), body=body, previous=last.digest, mac=digest, **_filed(entry)))
         return Head(number=number, digest=digest)
 
     def head(self, connection: Connection) -> Head:
@@ -109,8 +118,8 @@ class GateLog:
         Raises:
             TamperedError: the entry was not written with this key.
         """
-        row = connection.execute(_LAST_MOVE, {"of": model, "name": alias}).mappings().first()
-        return self._checked(dict(row)).entry if row is not None else None
+        found = self._one(connection, _LAST_MOVE, {"of": model, "name": alias})
+        return found.entry if found is not None else None
 
     def last(self, connection: Connection) -> Logged | None:
         """The last entry.
@@ -118,8 +127,7 @@ class GateLog:
         Raises:
             TamperedError: it was not written with this key.
         """
-        row = connection.execute(sql.select(LOG).order_by(LOG.c.number.desc()).limit(1)).mappings().first()
-        return self._checked(dict(row)) if row is not None else None
+        return self._one(connection, sql.select(LOG).order_by(LOG.c.number.desc()).limit(1), {})
 
     def let(self, connection: Connection, model: str, stages: Sequence[str], version: str) -> Entry | None:
         """The last entry that put a version into one of MLflow's stages; several versions can be in one.
@@ -127,23 +135,21 @@ class GateLog:
         Raises:
             TamperedError: an entry was not written with this key.
         """
-        rows = connection.execute(_STAGED, {"of": model, "names": list(stages)}).mappings()
-        entries = (self._checked(dict(row)).entry for row in rows)
-        return next((entry for entry in entries if entry.version == version), None)
+        asked = ({"of": model, "name": stage, "to": version} for stage in stages)
+        found = [each for each in (self._one(connection, _LAST_MOVE_OF, one) for one in asked) if each is not None]
+        return max(found, key=lambda each: each.number).entry if found else None
 
-    def moves(self, connection: Connection, model: str, alias: str, since: datetime) -> tuple[Entry, ...]:
-        """Where an alias pointed since a moment, newest first, and where it pointed then.
+    def pointed(self, connection: Connection, model: ModelVersion, alias: str, since: datetime) -> bool:
+        """Whether an alias or stage pointed at a version at some time since a moment.
 
         Raises:
             TamperedError: an entry was not written with this key.
         """
-        found: list[Entry] = []
-        query = sql.select(LOG).where(LOG.c.model == model, LOG.c.alias == alias, LOG.c.moves == 1).order_by(LOG.c.number.desc())
-        for row in connection.execute(query).mappings():
-            found.append(self._checked(dict(row)).entry)
-            if found[-1].at < since:
-                break
-        return tuple(found)
+        came = self._one(connection, _LAST_MOVE_OF, {"of": model.name, "name": alias, "to": model.version})
+        if came is None or came.entry.at >= since:
+            return came is not None
+        went = self._one(connection, _NEXT_MOVE, {"of": model.name, "name": alias, "after": came.number})
+        return went is None or went.entry.at >= since
 
     def entries(self, connection: Connection, after: int = 0) -> Iterator[Logged]:
         """Entries after this number, in order, each checked against the one before.
@@ -171,6 +177,10 @@ class GateLog:
         row = connection.execute(sql.select(LOG.c.mac).where(LOG.c.number == number)).first() if number else None
         return Head(number=number, digest=row.mac if row is not None else NO_ENTRY)
 
+    def _one(self, connection: Connection, question: sql.Select[Any], about: dict[str, Any]) -> Logged | None:
+        row = connection.execute(question, about).mappings().first()
+        return self._checked(dict(row)) if row is not None else None
+
     def _checked(self, row: dict[str, Any]) -> Logged:
         """A row as it was written: the columns beside its body are for searching and have to say the same."""
         number, text = int(row["number"]), str(row["body"])
@@ -180,9 +190,15 @@ class GateLog:
             entry = _entry(text)
         except (ConfigError, ValueError) as error:
             raise TamperedError(f"gate log: entry {number}: {error}") from None
-        if (row["model"], row["alias"], bool(row["moves"])) != (entry.model, entry.alias, entry.moves):
+        filed = _filed(entry)
+        if {name: row[name] for name in filed} != filed:
             raise TamperedError(f"gate log: entry {number} is filed under something else than it says")
         return Logged(number=number, entry=entry, previous=str(row["previous"]), mac=str(row["mac"]))
+
+
+def _filed(entry: Entry) -> dict[str, Any]:
+    """The columns by which an entry is found; the version of moves alone, which is a number, since a refused one may be anything."""
+    return {"model": entry.model, "alias": entry.alias, "version": entry.version if entry.moves else "", "moves": int(entry.moves)}
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError, TimeoutError
 
 from ..digests import canonical_json
 from ..errors import StoreError
@@ -29,7 +29,9 @@ _ADVISORY_LOCK = 0x756E6C65
 """Any number, the same for all of us: Postgres has two servers that start at once take turns by it."""
 
 DATABASE_ERRORS = (SQLAlchemyError,)
-"""What a database raises that does not answer."""
+"""What a database raises."""
+DATABASE_SILENCE = (OperationalError, InterfaceError, TimeoutError)
+"""Of that, what it raises because it cannot be reached, is locked or was stopped, whatever it was asked."""
 META = sql.MetaData()
 GATE = sql.Table(
     "unlearn_gate",
@@ -54,11 +56,13 @@ LOG = sql.Table(
     sql.Column("at", sql.String(20), nullable=False),
     sql.Column("model", sql.String(256), nullable=False),
     sql.Column("alias", sql.String(256), nullable=False),
+    sql.Column("version", sql.String(20), nullable=False),
     sql.Column("moves", sql.Integer, nullable=False),
     sql.Column("body", sql.Text, nullable=False),
     sql.Column("previous", sql.String(64), nullable=False),
     sql.Column("mac", sql.String(64), nullable=False),
     sql.Index("unlearn_gate_log_moves", "model", "alias", "moves", "number"),
+    sql.Index("unlearn_gate_log_versions", "model", "alias", "version", "moves", "number"),
 )
 
 

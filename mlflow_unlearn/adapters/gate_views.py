@@ -25,7 +25,7 @@ _AT_ONCE = 200
 T = TypeVar("T")
 
 
-def _in(column: sql.Column[Any], name: str) -> sql.ColumnElement[bool]:
+def _in(column: sql.ColumnElement[Any], name: str) -> sql.ColumnElement[bool]:
     return column.in_(sql.bindparam(name, expanding=True))
 
 
@@ -57,6 +57,12 @@ _RECORDED = sql.union_all(
     .group_by(_PARAMS.c.run_uuid),
 )
 """Datasets and models that runs read or made, our tags of runs and logged models, and how many params each run has: a param is only ever added."""
+_LYING = (
+    sql.select(_VERSIONS.c.name, _VERSIONS.c.version)
+    .where(_here(_VERSIONS), _VERSIONS.c.current_stage != _DELETED)
+    .where(_in(sql.func.coalesce(sql.func.nullif(_VERSIONS.c.storage_location, ""), _VERSIONS.c.source), "locations"))
+    .order_by(_VERSIONS.c.creation_time, _VERSIONS.c.name, _VERSIONS.c.version)
+)
 _HOLDER = sql.select(_ALIASES.c.version).where(_here(_ALIASES), _ALIASES.c.name == sql.bindparam("name"), _ALIASES.c.alias == sql.bindparam("alias"))
 
 
@@ -111,11 +117,11 @@ def version_rows(connection: Connection, models: Sequence[ModelVersion]) -> dict
 
 
 def ancestry(connection: Connection, rows: Mapping[ModelVersion, VersionRow]) -> str:
-    """Digest of what the registry has about a version and its ancestors, and of what their runs recorded."""
+    """Digests of what the registry has about a version and its ancestors, and, after a point, of what their runs recorded."""
     runs = sorted({row.run_id for row in rows.values() if row.run_id})
     logged = sorted({row.source.removeprefix("models:/") for row in rows.values() if row.source.startswith("models:/m-")})
     recorded = sorted([str(value) for value in row] for row in connection.execute(_RECORDED, {"runs": runs, "logged": logged}).all())
-    return sha256_json([sorted(row.digest for row in rows.values()), recorded])
+    return f"{sha256_json(sorted(row.digest for row in rows.values()))}.{sha256_json(recorded)}"
 
 
 def holder(connection: Connection, name: str, alias: str) -> str:
@@ -152,6 +158,11 @@ def located(connection: Connection) -> list[tuple[ModelVersion, str]]:
         sql.select(*columns).where(_VERSIONS.c.current_stage != _DELETED).order_by(_VERSIONS.c.creation_time, _VERSIONS.c.name, _VERSIONS.c.version)
     )
     return [(ModelVersion(name=name, version=str(number)), place or source or "") for name, number, source, place in connection.execute(query).all()]
+
+
+def lying_at(connection: Connection, locations: Sequence[str]) -> tuple[ModelVersion, ...]:
+    """Versions whose files are at one of these locations, as the table spells it, in the order of their registration."""
+    return tuple(ModelVersion(name=row.name, version=str(row.version)) for row in connection.execute(_LYING, {"locations": locations}).all())
 
 
 def signed(connection: Connection) -> frozenset[ModelVersion]:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import StoreError, TamperedError
+from ..lineage import ModelVersion
 from ..verifier import RefusedError, UndecidedError, subject_of
 from .file_listings import Listing, listing
 from .gate_tables import KeptRows, take_turn
+from .gate_views import lying_at
 from .storage_locations import Storage
 
-_KIND = "subject"
+_KIND, _WEIGHTS = "subject", "weights"
+"""Kept rows: the subjects by location, and where weights lie by their tensor digest."""
+_PLACES = 100
+"""Locations of equal weights that are remembered; the first ones, so that nobody's copies push them out."""
 _TRIES = 3
 _IN_MEMORY = 1000
 """Models; some kilobytes each."""
@@ -34,7 +40,7 @@ class KeptSubjects:
         self._turns: dict[str, threading.Lock] = {}
         self._mine = threading.Lock()
 
-    def subject(self, location: str) -> Subject:
+    def subject(self, asked: str) -> Subject:
         """The digests of the files that lie there now; not to be changed by the caller.
 
         Two who ask for one location at a time hash it once; who asks for another one does not wait.
@@ -44,13 +50,30 @@ class KeptSubjects:
             StoreError: the files or the database do not answer, or no model lies there.
             TamperedError: the files are being written to, or are those of no model.
         """
-        location = self._storage.canonical(location)
+        location = self._storage.canonical(asked)
         direct = self._storage.direct(location)
         found = self._in_memory(location, listing(direct))
         if found is not None:
             return found
         with self._turn(location):
-            return self._kept(location, listing(direct)) or self._hashed(location, direct)
+            return self._kept(location, listing(direct)) or self._hashed(location, direct, asked)
+
+    def with_weights(self, digest: str) -> tuple[ModelVersion, ...]:
+        """Registered versions whose files had these weights when they were hashed last, in the order of their registration; nothing is hashed.
+
+        Args:
+            digest: `tensor_digest` of the weights.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        try:
+            with self._engine.connect() as connection:
+                places = (self._rows.get(connection, _WEIGHTS, digest) or {}).items()
+                spellings = [each for place, named in places if _weights(self._rows.get(connection, _KIND, place)) == digest for each in named]
+                return lying_at(connection, spellings)
+        except SQLAlchemyError as error:
+            raise _silent(error) from error
 
     def forget(self, location: str) -> None:
         """Hash the location anew when it is asked for next.
@@ -92,14 +115,14 @@ class KeptSubjects:
         self._remember(location, now.fingerprint, subject)
         return subject
 
-    def _hashed(self, location: str, direct: str) -> Subject:
+    def _hashed(self, location: str, direct: str, asked: str) -> Subject:
         """No transaction is open meanwhile: it may take minutes."""
         for _ in range(_TRIES):
             before = listing(direct)
             subject = self._read(location)
             if (after := listing(direct)).fingerprint == before.fingerprint:
                 if not after.racy:
-                    self._keep(location, after.fingerprint, subject)
+                    self._keep(location, after.fingerprint, subject, asked)
                 return subject
         raise TamperedError(
             f"{location}: is being written to, {_TRIES} readings found other files each time; wait until the model is logged, and ask again"
@@ -116,14 +139,21 @@ class KeptSubjects:
         except OSError as error:
             raise StoreError(f"{location}: cannot be read ({type(error).__name__}); look at the server's access to the model's files") from error
 
-    def _keep(self, location: str, fingerprint: str, subject: Subject) -> None:
+    def _keep(self, location: str, fingerprint: str, subject: Subject, asked: str) -> None:
         self._remember(location, fingerprint, subject)
         try:
             with self._engine.begin() as connection:
                 take_turn(connection)
-                self._rows.put(connection, _KIND, location, {"fingerprint": fingerprint, "subject": subject})
+                self._rows.put(connection, _KIND, location, body := {"fingerprint": fingerprint, "subject": subject})
+                self._place(connection, _weights(body), location, asked)
         except SQLAlchemyError as error:
             _logger.warning("%s: its digests cannot be kept (%s); another server hashes it again", location, type(error).__name__)
+
+    def _place(self, connection: Connection, digest: str, location: str, asked: str) -> None:
+        """Remember where weights lie, by the spelling that the registry has too."""
+        known = (self._rows.get(connection, _WEIGHTS, digest) or {}) if digest else {}
+        if digest and location not in known and len(known) < _PLACES:
+            self._rows.put(connection, _WEIGHTS, digest, {**known, location: sorted({location, asked})})
 
     def _remember(self, location: str, fingerprint: str, subject: Subject) -> None:
         with self._mine:
@@ -131,6 +161,11 @@ class KeptSubjects:
             self._remembered.move_to_end(location)
             if len(self._remembered) > _IN_MEMORY:
                 self._remembered.popitem(last=False)
+
+
+def _weights(body: Mapping[str, Any] | None) -> str:
+    """The tensor digest in what is kept of a location; empty where there are no weights as safetensors."""
+    return str(body["subject"][0]["digest"].get("tensors", "")) if body is not None else ""
 
 
 def _silent(error: SQLAlchemyError) -> StoreError:

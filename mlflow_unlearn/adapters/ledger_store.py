@@ -30,8 +30,8 @@ BLOCK_CHARACTERS = 1 << 17
 """A block of tags holds about so many characters; a million tags are some 250 rows."""
 TEXT_CHARACTERS = 250
 _EVENTS_AT_ONCE = 1000
-_CONNECT_S = 15
-"""A server that does not answer for so long does not answer."""
+_CONNECT_S, _SERVING_CONNECT_S = 15, 5
+"""A server that does not answer for so long does not answer; where others wait meanwhile, sooner."""
 _PATIENCE_S = 60.0
 """For so long a Postgres writer tries again when another was faster."""
 _RETRY = ("40001", "40P01", "23505")
@@ -239,7 +239,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _server(url: sql.engine.URL, kept: bool) -> Engine:
-    patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_S, "tcp_user_timeout": 1000 * _CONNECT_S}
+    seconds = _SERVING_CONNECT_S if kept else _CONNECT_S
+    patience = {} if "connect_timeout" in url.query else {"connect_timeout": seconds, "tcp_user_timeout": 1000 * seconds}
     pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 4, "pool_pre_ping": True} if kept else {"poolclass": sql.pool.NullPool}
     return sql.create_engine(url, isolation_level="SERIALIZABLE", hide_parameters=True, connect_args=patience, **pool)
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
@@ -22,7 +21,7 @@ from ..config import Settings
 from ..digests import tensor_digest
 from ..documents import decode
 from ..ensembles import MANIFEST
-from ..errors import LineageError, StoreError, TamperedError
+from ..errors import LineageError
 from ..lineage import ModelVersion, RunLineage, VersionLineage
 from ..records import Verdict
 from .answering import reachable
@@ -30,11 +29,12 @@ from .direct_artifacts import read_directly
 from .downloads import artifact, fetched_to_stay
 from .registry_closure import closure
 from .registry_descent import DATASET_TAG, UNKNOWN_BASE, UNREADABLE, VERDICT_TAG, Origins, by_name
-from .registry_files import KeptAnswers
+from .registry_files import KeptAnswers, Repositories
 from .registry_pages import PageRows
 from .registry_rows import BASE_TAG, DVC, Rows, RunRow, VersionRow
 from .registry_tables import table_rows
 from .registry_uris import number_behind, parsed
+from .registry_weights import HashedWeights, Known, KnownWeights
 from .storage_locations import Storage
 
 __all__ = [
@@ -85,6 +85,11 @@ class Registry:
     """What is kept of signed statements beside the artifacts of runs, by payload digest: a server with the gate keeps what it verified."""
     verified: Callable[[str, bytes], None] = field(default=lambda _digest, _envelope: None, repr=False, compare=False)
     """Told of what was verified, by payload digest."""
+    known: Known | None = field(default=None, repr=False, compare=False)
+    """Inside a server: which versions have some weights; None where their files are hashed to find out."""
+    repositories: Repositories | None = field(default=None, repr=False, compare=False)
+    """Inside a server: how files are read, and which are not; None for wherever they are."""
+    _digests: dict[tuple[ModelVersion, str], str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def lineages(self, name: str | None = None) -> tuple[VersionLineage, ...]:
         """What is known of every version of every registered model, or of one: its data and every version it was made from."""
@@ -185,7 +190,11 @@ class Registry:
             return read(PageRows(self.client, self._kept("run-inputs.json")))
 
     def _origins(self, rows: Rows) -> Origins:
-        return Origins(rows, self._kept("model-files.json"), _Weights(self).version)
+        weights = HashedWeights(self._versions, self.tensor_digest, self._digests) if self.known is None else KnownWeights(self.known)
+        return Origins(rows, self._kept("model-files.json"), weights.version, self.repositories)
+
+    def _versions(self) -> list[VersionRow]:
+        return self._read(lambda rows: rows.versions())
 
     def _kept(self, name: str) -> KeptAnswers:
         return KeptAnswers(self.state / "registry" / name if self.state else None)
@@ -206,35 +215,6 @@ class Verdicts:
     """The list in build/verdict.json."""
 
     verdicts: tuple[Verdict, ...]
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Finds registered versions by their weights; each version is hashed once at most, those that claim the digest first."""
-
-    registry: Registry
-    found: dict[tuple[str, ModelVersion], ModelVersion | None] = field(default_factory=dict)
-    digests: dict[ModelVersion, str | None] = field(default_factory=dict)
-
-    def version(self, digest: str, other: ModelVersion) -> ModelVersion | None:
-        """A version other than `other` with these weights."""
-        if (digest, other) not in self.found:
-            rows = sorted(self._rows, key=lambda row: row.tags.get("unlearn.tensor_digest") != digest)
-            candidates = (ModelVersion(name=row.name, version=row.version) for row in rows)
-            self.found[digest, other] = next((each for each in candidates if each != other and self._digest(each) == digest), None)
-        return self.found[digest, other]
-
-    @cached_property
-    def _rows(self) -> list[VersionRow]:
-        return self.registry._read(lambda rows: rows.versions())
-
-    def _digest(self, model: ModelVersion) -> str | None:
-        if model not in self.digests:
-            try:
-                self.digests[model] = self.registry.tensor_digest(model)
-            except (LineageError, StoreError, TamperedError):
-                self.digests[model] = None
-        return self.digests[model]
 
 
 def connect(settings: Settings, experiment: str) -> Registry:

@@ -6,14 +6,18 @@ files. A logged model or run in between that is no version hands on its data and
 
 from __future__ import annotations
 
-import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import StoreError
 from ..lineage import Descent, ModelVersion, Relation, VersionLineage
-from .registry_files import FileHints, Hint, KeptAnswers, file_hints
+from .registry_apart import apart
+from .registry_files import FileHints, KeptAnswers, Repositories, file_hints
+from .registry_hints import hinted, inputs, model_source, params_of, stated
 from .registry_references import LOGGED, Reference, Registered, copied_from, registered
 from .registry_rows import (
     ADOPTED_TAG,
@@ -23,8 +27,6 @@ from .registry_rows import (
     DVC,
     LINEAGE_TAG,
     PROBLEM_TAG,
-    RELATION_TAG,
-    DatasetRow,
     LoggedModelRow,
     Rows,
     RunRow,
@@ -37,14 +39,15 @@ UNREADABLE = "no DVC dataset was logged with it: add mlflow.log_input(mlflow.dat
 UNKNOWN_BASE = "it was trained from a local model that is no registered version, and nobody knows what that one saw"
 GONE = "it was made from a logged model or run that no longer exists, and nobody knows what that one saw"
 NO_RUN = "its source run no longer exists"
+UNFORESEEN = "its lineage cannot be worked out: look at its tags, at its run's params and dataset inputs, and at its own files"
 _BARE = "with which no DVC dataset was logged"
 _ANSWERED = re.compile(f"{GONE}$|{UNKNOWN_BASE}$|.* {_BARE}$")
 """Origins that nobody recorded, and that a person who was there may state (`adopt`)."""
-_SHORT = re.compile(r"[^/\s:]+/\d+")
-"""`NAME/VERSION`, as `unlearn.parent` is written, where `models:/NAME/VERSION` is meant."""
-_STATED = frozenset({Relation.FINE_TUNED, Relation.ADAPTER, Relation.MERGED, Relation.QUANTISED})
 _WITHOUT_DATA = frozenset({Relation.MERGED, Relation.QUANTISED, Relation.COPIED})
 """What is made without learning from anything new."""
+_OF_THE_STORE = (StoreError, SQLAlchemyError)
+_NAMED = 10
+"""As many problems of a version are put into words: a client may write any number."""
 
 ByWeights = Callable[[str, ModelVersion], ModelVersion | None]
 """(tensor digest, version to leave out) -> the registered version with these weights."""
@@ -75,6 +78,8 @@ class Origins:
     rows: Rows
     kept: KeptAnswers
     by_weights: ByWeights
+    repositories: Repositories | None = None
+    """Where files are read; None for wherever they are."""
     runs: dict[str, RunRow] = field(default_factory=dict)
     logged: dict[str, LoggedModelRow] = field(default_factory=dict)
     files: dict[str, FileHints] = field(default_factory=dict)
@@ -106,7 +111,7 @@ class Origins:
         self.asked |= new | runs
 
     def _read_files(self, locations: Iterable[str]) -> None:
-        self.files |= file_hints({location for location in locations if location and location not in self.files}, self.kept)
+        self.files |= file_hints({location for location in locations if location and location not in self.files}, self.kept, self.repositories)
 
     def _location(self, versions: Registered, row: VersionRow) -> str:
         """Where a version's files are; empty for a copy of files that lie elsewhere."""
@@ -114,21 +119,28 @@ class Origins:
         return logged.location if logged else ("" if row.source.startswith("models:") else row.source)
 
     def _walk(self, versions: Registered, model: ModelVersion) -> _Walk:
-        row, walk = versions.rows[model], _Walk(model)
+        """What goes wrong on the way is a problem of this version, and what was found until then stands."""
+        walk = _Walk(model)
+        with apart(f"{model}: its lineage cannot be worked out", _OF_THE_STORE) as tried:
+            self._walk_back(versions, versions.rows[model], walk)
+        if tried.error is not None:
+            walk.problems[UNFORESEEN] = None
+        return walk
+
+    def _walk_back(self, versions: Registered, row: VersionRow, walk: _Walk) -> None:
         logged, run = self.logged.get(versions.logged_model(row) or ""), self.runs.get(row.run_id or "")
         self._data(row, run, walk)
         if parent := row.tags.get(PARENT_TAG):
             made = Descent(parent=_version(parent), relation=Relation.UNLEARNED, evidence=f"tag {PARENT_TAG}")
             walk.descents[made.parent] = made
         tags = (row.tags, logged.tags if logged else {}, run.tags if run else {})
-        references = deque(_stated(tags, walk))
+        references = deque(stated(tags, walk.problems))
         if (copied := copied_from(row)) is not None:
             references.append(Reference(text=f"models:/{copied}", relation=Relation.COPIED, evidence="source of the copy", certain=False))
-        references += _inputs(run, logged)
+        references += inputs(run, logged)
         references += self._hints(run, logged, self._location(versions, row), tags, walk)
         self._weights(run, walk)
         self._follow(references, versions, walk, {row.run_id, logged.model_id if logged else None})
-        return walk
 
     def _follow(self, references: deque[Reference], versions: Registered, walk: _Walk, seen: set[str | None]) -> None:
         """Each reference to its versions; through what is no version, on to what that was made from."""
@@ -160,7 +172,7 @@ class Origins:
         tags = (logged.tags if logged else {}, run.tags if run else {})
         location = logged.location if logged else ""
         self._read_files([location])
-        found = [*_stated(tags, walk), *_inputs(run, logged), *self._hints(run, logged, location, tags, walk)]
+        found = [*stated(tags, walk.problems), *inputs(run, logged), *self._hints(run, logged, location, tags, walk)]
         self._weights(run, walk)
         if not learned and not found and BASE_TAG not in tags[-1]:
             walk.problems[f"it was made from {'a logged model' if logged else 'a run'} {_BARE}"] = None
@@ -183,7 +195,7 @@ class Origins:
         """Take the data of a run; whether there was any, under DVC or not."""
         datasets = run.datasets if run else ()
         walk.states |= {(each.name, each.digest) for each in datasets if each.source_type == DVC}
-        foreign = {each.name for each in datasets if each.source_type != DVC and _model_source(each) is None}
+        foreign = {each.name for each in datasets if each.source_type != DVC and model_source(each) is None}
         if foreign:
             walk.problems[f"it also learned from {len(foreign)} datasets that are not under DVC"] = None
         return bool(foreign) or any(each.source_type == DVC for each in datasets)
@@ -196,7 +208,7 @@ class Origins:
         files = self.files.get(location, FileHints())
         if files.problem and not stated:
             walk.problems[files.problem] = None
-        found = [*_params(run.params if run else {}), *_params(logged.params if logged else {}), *map(_hinted, files.hints)]
+        found = [*params_of(run.params if run else {}), *params_of(logged.params if logged else {}), *map(hinted, files.hints)]
         return [replace(each, certain=False) for each in found] if stated else found
 
     def _weights(self, run: RunRow | None, walk: _Walk) -> None:
@@ -225,7 +237,7 @@ class Origins:
             tensor_digest=row.tags.get("unlearn.tensor_digest"),
             aliases=aliases,
             run_id=row.run_id,
-            problem="; ".join(walk.problems) or None,
+            problem=_in_words(walk.problems),
             adopted=ADOPTED_TAG in row.tags,
             certificate=row.tags.get(CERTIFICATE_TAG),
             statement=row.tags.get(LINEAGE_TAG),
@@ -235,64 +247,25 @@ class Origins:
 def by_name(states: Iterable[tuple[str, str]]) -> dict[str, str]:
     """(dataset name, md5) pairs as a mapping in which no state hides another: where a name has several, `name/first digits of the md5`."""
     known = sorted(set(states))
-    names = [name for name, _ in known]
-    return {name if names.count(name) == 1 else f"{name}/{md5[:8]}": md5 for name, md5 in known}
+    states_of = Counter(name for name, _ in known)
+    found: dict[str, str] = {}
+    for name, md5 in known:
+        key = name if states_of[name] == 1 else f"{name}/{md5[:8]}"
+        while key in found:  # whoever logs a dataset chooses its name and its digest
+            key = f"{key}/{md5}"
+        found[key] = md5
+    return found
+
+
+def _in_words(problems: Iterable[str]) -> str | None:
+    """Problems as one line that any database takes; a client may have written half a letter."""
+    every = list(problems)
+    more = [f"and {len(every) - _NAMED} more"] if len(every) > _NAMED else []
+    return "; ".join([*every[:_NAMED], *more]).encode(errors="replace").decode() or None
 
 
 def _logged_models(versions: Registered, rows: Iterable[VersionRow]) -> set[str]:
     return {logged for row in rows if (logged := versions.logged_model(row)) is not None}
-
-
-def _stated(parts: Iterable[Mapping[str, str]], walk: _Walk) -> list[Reference]:
-    """What `unlearn.base_model` says, wherever it was written."""
-    found: list[Reference] = []
-    for tags in parts:
-        if BASE_MODEL_TAG not in tags:
-            continue
-        listed = [base.strip() for base in tags[BASE_MODEL_TAG].split(",") if base.strip()]
-        bases = [f"models:/{base}" if _SHORT.fullmatch(base) else base for base in listed]
-        said = tags.get(RELATION_TAG) or (Relation.MERGED if len(bases) > 1 else Relation.FINE_TUNED)
-        relation = next((each for each in _STATED if each == said), None)
-        if bases and relation is None:
-            walk.problems[f"tag {RELATION_TAG}: expected one of {', '.join(sorted(_STATED))}"] = None
-        found += [Reference(text=base, relation=relation or Relation.FINE_TUNED, evidence=f"tag {BASE_MODEL_TAG}") for base in bases]
-    return found
-
-
-def _inputs(run: RunRow | None, logged: LoggedModelRow | None) -> list[Reference]:
-    """Models that the run read; its metrics about a model it made are inputs too, and no origin."""
-    if run is None:
-        return []
-    own = {*run.made, *((logged.model_id,) if logged else ())}
-    read = [Reference(text=each, relation=Relation.FINE_TUNED, evidence="model input of its run") for each in run.read if each not in own]
-    sources = [source for each in run.datasets if (source := _model_source(each)) is not None]
-    return read + [Reference(text=each, relation=Relation.FINE_TUNED, evidence="dataset input whose source is a model") for each in sources]
-
-
-def _model_source(dataset: DatasetRow) -> str | None:
-    """The model that a dataset input says it comes from."""
-    if "models:/" not in dataset.source and LOGGED.search(dataset.source) is None:
-        return None
-    try:
-        document = json.loads(dataset.source)
-    except ValueError:
-        return None
-    values = [value for value in document.values() if isinstance(value, str)] if isinstance(document, dict) else []
-    return next((value for value in values if value.startswith("models:/") or LOGGED.search(value)), None)
-
-
-def _params(params: Mapping[str, str]) -> list[Reference]:
-    found: list[Reference] = []
-    for key, value in sorted(params.items()):
-        checkpoint = key.endswith("resume_from_checkpoint") and value.lower() not in ("", "none", "true", "false") and ":" not in value
-        text = f"./{value}" if checkpoint and not value.startswith(("/", ".")) else value
-        found.append(Reference(text=text, relation=Relation.FINE_TUNED, evidence=f"param {key}"))
-    return found
-
-
-def _hinted(hint: Hint) -> Reference:
-    relation = Relation.ADAPTER if hint.adapter else Relation.FINE_TUNED
-    return Reference(text=hint.text, relation=relation, evidence=hint.evidence, certain=hint.certain)
 
 
 def _version(text: str) -> ModelVersion:

@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from ..digests import canonical_json, write_atomically
+from .registry_apart import apart
 from .registry_rows import names_base
 
 _MLMODEL, _ADAPTER = "MLmodel", "adapter_config.json"
 _THREADS = 16
+_LARGEST = 4 * 2**20
+"""Bytes; MLflow's own are some kilobytes, and a signature with ten thousand columns makes one of a megabyte."""
+_DEEPEST = 100
+"""Levels of an MLmodel; MLflow's own have five."""
+_MOST = 20_000
+"""Characters that the bases of one model may take up in all: they are kept, and read whenever a lineage is."""
 _logger = logging.getLogger(__name__)
 UNREADABLE_FILES = "its files, which may name a base model, cannot be read"
+
+Repositories = Callable[[str], Any]
+"""Location -> MLflow's repository of the files there."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -78,19 +89,28 @@ class KeptAnswers:
             self.changed = False
 
 
-def file_hints(locations: Iterable[str], kept: KeptAnswers) -> dict[str, FileHints]:
-    """Location of a model's files -> what they say. Local files are looked at every time, remote ones (immutable once logged) once."""
+def file_hints(locations: Iterable[str], kept: KeptAnswers, repositories: Repositories | None = None) -> dict[str, FileHints]:
+    """Location of a model's files -> what they say. Local files are looked at every time, remote ones (immutable once logged) once.
+
+    Args:
+        locations: where to look.
+        kept: what was seen before.
+        repositories: reads the remote ones; MLflow's own look-up where None.
+    """
     found: dict[str, FileHints] = {}
     remote: list[str] = []
     for location in dict.fromkeys(locations):
         folder = local_folder(location)
         if folder is not None:
-            found[location] = _local(location, folder, kept)
+            with apart(f"{location}: its MLmodel cannot be read") as tried:
+                found[location] = _local(location, folder, kept)
+            if tried.error is not None:
+                found[location] = FileHints(problem=UNREADABLE_FILES)
         elif (answer := kept.get(location, None)) is not None:
             found[location] = _decoded(answer)
         else:
             remote.append(location)
-    found |= _remote(remote, kept)
+    found |= _remote(remote, kept, repositories or _repository)
     kept.save()
     return found
 
@@ -99,7 +119,10 @@ def local_folder(location: str) -> str | None:
     """The folder of a local location; None for one elsewhere."""
     if location.startswith("/"):
         return location
-    parsed = urlparse(location)
+    try:
+        parsed = urlparse(location)
+    except ValueError:
+        return None
     return unquote(parsed.path) if parsed.scheme == "file" else None if parsed.scheme else location
 
 
@@ -109,11 +132,7 @@ def _local(location: str, folder: str, kept: KeptAnswers) -> FileHints:
         return FileHints()  # nothing was logged there, or it is gone: no word about a base
     answer = kept.get(location, stamp)
     if answer is None:
-        try:
-            hints = _hints({path.relative_to(folder).as_posix(): path.read_text() for path in _texts(Path(folder))})
-        except (OSError, UnicodeDecodeError):
-            return FileHints(problem=UNREADABLE_FILES)
-        answer = _encoded(hints)
+        answer = _encoded(_hints({path.relative_to(folder).as_posix(): _read(path) for path in _texts(Path(folder))}))
         kept.keep(location, stamp, answer)
     return _decoded(answer)
 
@@ -122,7 +141,7 @@ def _stamp(path: str) -> list[int] | None:
     """What changes whenever a file does; plain `os`, since twenty thousand are looked at."""
     try:
         stat = os.stat(path)  # noqa: PTH116
-    except OSError:
+    except (OSError, ValueError):  # the latter: a zero in a name
         return None
     return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]
 
@@ -133,9 +152,21 @@ def _texts(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.rglob(_ADAPTER))
 
 
-def _remote(locations: list[str], kept: KeptAnswers) -> dict[str, FileHints]:
+def _read(path: Path) -> str:
+    """The text of a small file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is too large to be one.
+    """
+    if path.stat().st_size > _LARGEST:
+        raise ValueError("too large")
+    return path.read_text()
+
+
+def _remote(locations: list[str], kept: KeptAnswers, repositories: Repositories) -> dict[str, FileHints]:
+    ask = partial(_downloaded, repositories)
     with ThreadPoolExecutor(_THREADS) as pool:
-        asked: dict[str, Future[FileHints]] = {location: pool.submit(copy_context().run, _downloaded, location) for location in locations}
+        asked: dict[str, Future[FileHints]] = {location: pool.submit(copy_context().run, ask, location) for location in locations}
     found: dict[str, FileHints] = {}
     for location, answer in asked.items():
         if answer.exception() is not None:  # each store's client has errors of its own
@@ -146,14 +177,20 @@ def _remote(locations: list[str], kept: KeptAnswers) -> dict[str, FileHints]:
     return found
 
 
-def _downloaded(location: str) -> FileHints:
+def _repository(location: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    store = get_artifact_repository(location)
-    names = {each.path for each in store.list_artifacts()}
-    if "peft" in names:
-        names |= {each.path for each in store.list_artifacts("peft")}
-    wanted = [name for name in (_MLMODEL, _ADAPTER, f"peft/{_ADAPTER}") if name in names]
+    return get_artifact_repository(location)
+
+
+def _downloaded(repositories: Repositories, location: str) -> FileHints:
+    store = repositories(location)
+    sizes = {each.path: each.file_size for each in store.list_artifacts()}
+    if "peft" in sizes:
+        sizes |= {each.path: each.file_size for each in store.list_artifacts("peft")}
+    wanted = [name for name in (_MLMODEL, _ADAPTER, f"peft/{_ADAPTER}") if name in sizes]
+    if any((sizes[name] or 0) > _LARGEST for name in wanted):
+        return FileHints(problem=UNREADABLE_FILES)
     return _hints({name: Path(store.download_artifacts(name)).read_text() for name in wanted})
 
 
@@ -163,21 +200,27 @@ def _hints(texts: Mapping[str, str]) -> FileHints:
     try:
         for name, text in texts.items():
             hints.update(_adapter(json.loads(text)) if name.endswith(_ADAPTER) else _mlmodel(_yaml(text)))
-    except ValueError:
+        words = "".join(hint.text + hint.evidence for hint in hints).encode()  # half a letter is no text
+    except (ValueError, RecursionError):
         return FileHints(problem=UNREADABLE_FILES)
-    return FileHints(hints=tuple(sorted(hints)))
+    return FileHints(hints=tuple(sorted(hints))) if len(words) <= _MOST else FileHints(problem=UNREADABLE_FILES)
 
 
 def _yaml(text: str) -> Any:
     """MLmodel as MLflow itself reads it.
 
     Raises:
-        ValueError: it is not YAML.
+        ValueError: it is not YAML, or so deep that the parser in C would take the process with it.
     """
     import yaml  # type: ignore[import-untyped]
 
+    loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise ValueError("too deep")
+        return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as error:
         raise ValueError("not YAML") from error
 
@@ -193,7 +236,7 @@ def _mlmodel(document: Any) -> list[Hint]:
     for artifact in _mapping(_mapping(flavors.get("python_function")).get("artifacts")).values():
         if isinstance(uri := _mapping(artifact).get("uri"), str):
             found.append(Hint(text=uri, evidence="artifact in MLmodel", certain=False))
-    for key, value in _mapping(document.get("metadata")).items():
+    for key, value in _mapping(_mapping(document).get("metadata")).items():
         if isinstance(value, str) and value and names_base(str(key), value):
             found.append(Hint(text=value, evidence=f"metadata {key} of MLmodel"))
     return found

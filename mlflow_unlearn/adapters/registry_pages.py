@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from .registry_rows import DVC, DatasetRow, LoggedModelRow, RunRow, VersionRow, 
 _PAGE = 1000
 _IDS_A_QUERY = 200
 _THREADS = 8
+_RUN_ID = re.compile(r"[\w-]+", re.ASCII)
+"""Whoever registers a version may give it any text for its run, and a quote would be part of the question."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class PageRows:
     def runs(self, ids: Collection[str]) -> dict[str, RunRow]:
         """Runs by id; one that is gone for good is missing."""
         found: dict[str, RunRow] = {}
-        for some in chunks(ids, _IDS_A_QUERY):
+        for some in chunks({each for each in ids if _RUN_ID.fullmatch(each)}, _IDS_A_QUERY):
             runs = self._search_runs(f"attributes.run_id IN ({_quoted(some)})")
             read = self._models_read(runs)
             found |= {run.info.run_id: self._run(run, read[run.info.run_id]) for run in runs}

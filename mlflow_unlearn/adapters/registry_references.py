@@ -6,11 +6,11 @@ model on a hub. The last is no registered version and saw none of our records; e
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..lineage import ModelVersion, Relation
 from .registry_files import local_folder
@@ -22,6 +22,11 @@ _VERSION = re.compile(r"^models:/+([^/@]+)/+(\d+)/?$")
 _MOVING = re.compile(r"^models:/+([^/@]+)(?:@|/+)([^/@]+)/?$")
 _HUB = re.compile(r"^(?:hf://|https?://huggingface\.co/|huggingface\.co/)|^[\w.\-]+(?:/[\w.\-]+)?$")
 _CHECKPOINT = re.compile(r"(?:^|/)checkpoint-\d+/?$")  # what a trainer calls its folders
+_DIGITS = 20
+"""No version has more; Python makes no number of some thousands."""
+_PATH = 4096
+"""Characters; no path is longer on Linux."""
+_SHOWN = 200
 NOTHING = frozenset({"", "none", "null", "true", "false"})
 UNREGISTERED = "it was made from a model at a local path or address that is no registered version, and nobody knows what that one saw"
 
@@ -92,21 +97,22 @@ class Registered:
             return self._registered(text)
         if (run := _RUN.search(text)) is not None:
             return Target(versions=self.runs.get(run.group(1), ()), run=run.group(1))
-        if text.startswith(("runs:/", ".")) or not _HUB.match(text) or _CHECKPOINT.search(text) or Path(text).is_dir():
+        if text.startswith(("runs:/", ".")) or not _HUB.match(text) or _CHECKPOINT.search(text) or os.path.isdir(text):  # noqa: PTH112 - Path raises where a name is too long
             return self._path(text)
         return Target()
 
     def _registered(self, text: str) -> Target:
         if (exact := _VERSION.match(text)) is not None:
-            version = ModelVersion(name=exact.group(1), version=str(int(exact.group(2))))
-            return Target(versions=(version,)) if version in self.rows else Target(problem=f"it was made from {text}, which no longer exists")
+            version = _numbered(exact)
+            return Target(versions=(version,)) if version in self.rows else Target(problem=f"it was made from {_shown(text)}, which no longer exists")
         moving = _MOVING.match(text)
         holder = self.aliases.get((moving.group(1), moving.group(2))) if moving is not None else None
-        problem = f"it was made from {text}, and which version that was at the time nobody knows: tag it unlearn.base_model = models:/NAME/VERSION"
+        why = "which version that was at the time nobody knows: tag it unlearn.base_model = models:/NAME/VERSION"
+        problem = f"it was made from {_shown(text)}, and {why}"
         return Target(versions=(holder,) if holder else (), problem=problem)
 
     def _path(self, text: str) -> Target:
-        parts = _normal(text).split("/")
+        parts = _normal(text).split("/") if len(text) <= _PATH else []
         for end in range(len(parts), 1, -1):
             if versions := self.paths.get("/".join(parts[:end])):
                 return Target(versions=versions)
@@ -135,7 +141,17 @@ def registered(rows: Iterable[VersionRow], aliases: Mapping[tuple[str, str], tup
 def copied_from(row: VersionRow) -> ModelVersion | None:
     """The version a row is a copy of (`copy_model_version`), which may no longer exist."""
     found = _VERSION.match(row.source)
-    return ModelVersion(name=found.group(1), version=str(int(found.group(2)))) if found else None
+    return _numbered(found) if found else None
+
+
+def _numbered(found: re.Match[str]) -> ModelVersion:
+    """The version that a match of `_VERSION` names; one that no registry can have keeps its digits."""
+    name, digits = found.groups()
+    return ModelVersion(name=name, version=str(int(digits)) if len(digits) <= _DIGITS else digits)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _add(index: dict[str, tuple[ModelVersion, ...]], key: str, model: ModelVersion) -> None:

@@ -77,7 +77,7 @@ class TableRows:
                 run_id=run_id,
                 experiment=name,
                 tags=dict(tags.get(run_id, ())),
-                params={key: value for key, value in params.get(run_id, ()) if names_base(key, value or "")},
+                params={key: value for key, value in params.get(run_id, ()) if names_base(key, value)},
                 datasets=tuple(sorted(datasets.get(run_id, ()))),
                 read=tuple(sorted(read.get(run_id, ()))),
                 made=tuple(sorted(made.get(run_id, ()))),
@@ -105,7 +105,7 @@ class TableRows:
                 run_id=run_id or None,
                 location=location,
                 tags=dict(tags.get(model_id, ())),
-                params={key: value for key, value in params.get(model_id, ()) if names_base(key, value or "")},
+                params={key: value for key, value in params.get(model_id, ()) if names_base(key, value)},
             )
             for model_id, run_id, location in found
         }
@@ -188,7 +188,7 @@ class TableRows:
         value = next(column for column in table.c if column.name in ("value", "tag_value", "param_value"))
         found: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for each, name, text in self._by(ids, select(table.c[owner], key, value).where(wanted), table.c[owner]):
-            found[each].append((name, text))
+            found[each].append((name, text or ""))
         return found
 
     def _by(self, ids: Collection[str], query: Any, column: Any) -> Iterator[Any]:

@@ -21,6 +21,7 @@ from ..errors import ConfigError, LineageError, StoreError
 
 GUARDED = "unlearn-"
 """Before the scheme of an artifacts destination whose files the gate guards."""
+OWN_SCHEME = f"only this server itself names locations by {GUARDED}, its artifacts destination and what lies below; name another place"
 PROXIED = "mlflow-artifacts"
 _ROUTE = "/api/2.0/mlflow-artifacts/artifacts/"
 _OBJECTS = "s3://"
@@ -85,6 +86,8 @@ class Storage:
             return self.below(_proxied_path(uri))
         if scheme in ("models", "runs"):
             raise LineageError(f"{uri}: names a model and no place; look up where its files lie first")
+        if scheme.startswith(GUARDED):
+            raise LineageError(f"{uri}: {OWN_SCHEME}")
         raise LineageError(f"{uri}: the gate reads files on disk (file:), on S3 (s3:) and behind MLflow's server (mlflow-artifacts:); {_HINT}")
 
     def below(self, path: str) -> str:
@@ -156,6 +159,17 @@ class Storage:
             return ""
         above = self.root.rstrip("/") + "/"
         return place[len(above) :] if place.startswith(above) else None
+
+
+def elsewhere(uri: str) -> bool:
+    """Whether a location is in a store of which the gate knows nothing but the name, or names a model; not where it cannot be read."""
+    try:
+        scheme = _scheme(uri)
+    except LineageError:
+        return False
+    if scheme in ("http", "https"):
+        return _ROUTE not in uri
+    return scheme not in ("", "file", "s3", PROXIED) and not scheme.startswith(GUARDED)
 
 
 def place_below(root: str, path: str) -> str:

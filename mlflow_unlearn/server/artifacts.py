@@ -32,11 +32,18 @@ _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 
 
 class WriteOnceFiles(LocalArtifactRepository):  # type: ignore[misc]  # MLflow has no types
-    """`unlearn-file:///PATH`: files on disk."""
+    """Files on disk.
 
-    def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
-        super().__init__(artifact_uri.removeprefix(GUARDED), tracking_uri, registry_uri)
-        self._guard = Guard(os.path.realpath(self.artifact_dir))
+    Args:
+        artifact_uri: `file:`, a path, or `unlearn-file:///PATH`.
+        tracking_uri: MLflow's.
+        registry_uri: MLflow's.
+        own: whether it is named by `unlearn-`, and so has to be the server's artifacts destination or lie below it.
+    """
+
+    def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None, *, own: bool = False) -> None:
+        super().__init__(artifact_uri.removeprefix(GUARDED) if own else artifact_uri, tracking_uri, registry_uri)
+        self._guard = Guard(os.path.realpath(self.artifact_dir), own)
 
     def get_local_path(self, artifact_path: str) -> str:
         """Where the server finds the file that it streams."""
@@ -79,7 +86,7 @@ class WriteOnceFiles(LocalArtifactRepository):  # type: ignore[misc]  # MLflow h
         self, temp_file_path: str, destination_file_path: str, finalize_temp_path: Callable[[str], None] | None = None
     ) -> None:
         """Every way to write ends here; a version may have been registered since it began."""
-        path = self._guard.writing(os.path.relpath(destination_file_path, self.artifact_dir))
+        path = self._guard.publishing(os.path.relpath(destination_file_path, self.artifact_dir))
         if not self._guard.write_once(path):
             super()._publish_staged_artifact(temp_file_path, destination_file_path, finalize_temp_path)
             return
@@ -89,11 +96,18 @@ class WriteOnceFiles(LocalArtifactRepository):  # type: ignore[misc]  # MLflow h
 
 
 class WriteOnceObjects(S3ArtifactRepository):  # type: ignore[misc]  # MLflow has no types
-    """`unlearn-s3://BUCKET/PREFIX`: objects on S3, or what speaks its language and knows conditional writes."""
+    """Objects on S3, or what speaks its language and knows conditional writes.
 
-    def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
-        super().__init__(artifact_uri.removeprefix(GUARDED), tracking_uri=tracking_uri, registry_uri=registry_uri)
-        self._guard = Guard(_bucket(self.artifact_uri))
+    Args:
+        artifact_uri: `s3://BUCKET/PREFIX`, or the same with `unlearn-` before it.
+        tracking_uri: MLflow's.
+        registry_uri: MLflow's.
+        own: whether it is named by `unlearn-`, and so has to be the server's artifacts destination or lie below it.
+    """
+
+    def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None, *, own: bool = False) -> None:
+        super().__init__(artifact_uri.removeprefix(GUARDED) if own else artifact_uri, tracking_uri=tracking_uri, registry_uri=registry_uri)
+        self._guard = Guard(_bucket(self.artifact_uri), own)
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
         """One file."""
@@ -127,7 +141,7 @@ class WriteOnceObjects(S3ArtifactRepository):  # type: ignore[misc]  # MLflow ha
 
     def complete_multipart_upload(self, local_file: str, upload_id: str, parts: Any = None, artifact_path: str | None = None) -> None:
         """Put the parts together, unless somebody else was faster or the version has been registered since."""
-        path = self._guard.writing(named(artifact_path, local_file))
+        path = self._guard.publishing(named(artifact_path, local_file))
         with _exclusively(path):
             super().complete_multipart_upload(posixpath.basename(path), upload_id, parts, posixpath.dirname(path))
 
@@ -137,11 +151,9 @@ class WriteOnceObjects(S3ArtifactRepository):  # type: ignore[misc]  # MLflow ha
         super().abort_multipart_upload(posixpath.basename(path), upload_id, posixpath.dirname(path))
 
     def create_presigned_upload_url(self, artifact_path: str, expiration: int = 900) -> Any:
-        """A URL to upload to without the server; it outlives every check, so that there is none for files of models."""
+        """Refuses: a URL to upload to without the server outlives every check, and what it writes to may be registered meanwhile."""
         path = self._guard.writing(artifact_path)
-        if self._guard.write_once(path):
-            refuse(f"{path}: files of models are uploaded through the server, which gives no URL for writing them to the bucket directly.")
-        return super().create_presigned_upload_url(path, expiration)
+        refuse(f"{path}: files are uploaded through the server, which gives no URL for writing them to the bucket directly.")
 
     def get_download_presigned_url(self, artifact_path: str, expiration: int = 300) -> Any:
         """A URL to download from without the server."""
@@ -171,7 +183,7 @@ class WriteOnceObjects(S3ArtifactRepository):  # type: ignore[misc]  # MLflow ha
         return path
 
     def _get_s3_client(self) -> Any:
-        """MLflow's, which from now on asks S3 to write files of models only where there are none."""
+        """MLflow's, which from now on looks once more before it writes, and asks S3 to write files of models only where there are none."""
         client = super()._get_s3_client()
         for operation in ("PutObject", "CompleteMultipartUpload"):
             client.meta.events.register(f"provide-client-params.s3.{operation}", _once, unique_id=f"unlearn-once-{operation}")
@@ -194,10 +206,13 @@ def guard_plain_names(by_the_gate: Callable[[], bool] = lambda: False) -> None:
 
 
 def _once(params: dict[str, Any], **_: Any) -> dict[str, Any] | None:
-    custody = installed()
-    if custody is not None and custody.write_once("", f"s3://{params['Bucket']}/{params['Key']}"):
-        return params | _EXCLUSIVE
-    return None
+    """What is sent when a file is written, after however many parts of it; a version may have been registered since it began."""
+    custody, place = installed(), f"s3://{params['Bucket']}/{params['Key']}"
+    if custody is None:
+        return None
+    if (words := custody.refusal_to_write("", place, now=True)) is not None:
+        refuse(words)
+    return params | _EXCLUSIVE if custody.write_once("", place) else None
 
 
 @contextmanager

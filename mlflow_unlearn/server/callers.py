@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ..adapters.alias_header import REPLACES
 
+_LONGEST_HEADER = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
@@ -33,6 +35,20 @@ def caller() -> Caller:
         path=request.path[:200],
         replaces=None if claimed is None else "" if claimed == "none" else claimed[:20],
     )
+
+
+def warn_caller(words: str) -> None:
+    """Say in the answer's header `Warning` (RFC 7234) what was let through; outside a request nobody is answered."""
+    from flask import Response, after_this_request, has_request_context
+
+    if not has_request_context():
+        return
+    line = " ".join(words.split()).encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")[:_LONGEST_HEADER]
+
+    @after_this_request
+    def warned(response: Response) -> Response:
+        response.headers["Warning"] = f'199 mlflow-unlearn "{line}"'
+        return response
 
 
 def lost_race(asked: Caller, before: str, now: str, version: str) -> str | None:

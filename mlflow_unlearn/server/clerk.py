@@ -16,7 +16,7 @@ from ..adapters.ledger_witness import Head, Witness
 from ..errors import StoreError, TamperedError
 from ..lineage import ModelVersion
 from ..ruling import Ruling, Standing, Use
-from .callers import caller
+from .callers import caller, warn_caller
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -69,13 +69,13 @@ class Clerk:
     def write_once(self, entry: Entry) -> None:
         """The same for what comes again and again, such as an alias that is followed: once a minute for each caller and reason."""
         entry = replace(entry, reasons=tuple(reason[:_LONGEST_REASON] for reason in entry.reasons))
-        key = (entry.actor, entry.action, entry.model, entry.version, entry.alias, entry.outcome, *entry.codes)
-        now = time.monotonic()
-        if now - self._said.get(key, -_SAID_AGAIN_S) < _SAID_AGAIN_S:
+        if self._said_lately(entry.actor, entry.action, entry.model, entry.version, entry.alias, entry.outcome, *entry.codes):
             return
-        if len(self._said) > 10_000:
-            self._said.clear()
-        self._said[key] = now
+        self.write_refused(entry)
+
+    def write_refused(self, entry: Entry) -> None:
+        """Write down a refusal in a transaction of its own, unless its user was refused too often in this minute."""
+        now = time.monotonic()
         minute, count = self._counts.get(entry.actor, (now, 0))
         minute, count = (minute, count + 1) if now - minute < _SAID_AGAIN_S else (now, 1)
         self._counts = {**(self._counts if len(self._counts) < 1000 else {}), entry.actor: (minute, count)}
@@ -83,6 +83,22 @@ class Clerk:
             _logger.warning("%s is refused more than %s times a minute; what comes above that is not written down", entry.actor, _A_MINUTE)
             return
         self.write(entry)
+
+    def warn(self, ruling: Ruling) -> None:
+        """Say what is let through under `warn`: to whoever asked, and in the server's log once a minute."""
+        warn_caller(ruling.words)
+        if not self._said_lately("warned", ruling.words):
+            _logger.warning("%s", ruling.words)
+
+    def _said_lately(self, *what: str) -> bool:
+        """Whether something was said within the last minute; now it is."""
+        now = time.monotonic()
+        if now - self._said.get(what, -_SAID_AGAIN_S) < _SAID_AGAIN_S:
+            return True
+        if len(self._said) > 10_000:
+            self._said.clear()
+        self._said[what] = now
+        return False
 
     def remember(self) -> None:
         """Let the witness see the end of the log, and look whether what it saw is still there.

@@ -6,6 +6,7 @@ the warden counts anew, so that rows which vanish from the database open nothing
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -13,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.gate_tables import KeptRows
 from ..adapters.guarded_locations import GuardedLocations, Stamp, upwards
-from ..adapters.storage_locations import Storage, place_below
+from ..adapters.storage_locations import Storage, elsewhere, place_below
 from ..errors import LineageError, StoreError, UnlearnError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _RUN = re.compile(r"(?:^|/)[0-9a-f]{32}/artifacts(?:/|$)")
 _WHOLE_RUN = re.compile(r"(?:^|/)[0-9a-f]{32}/artifacts$")
 _STATEMENTS = "unlearn"
 """Folder of a run that holds what is signed about its model."""
+_OWN = "belongs to this server itself, or holds what does: its keys and its state"
 _UNKNOWN_FOLDER = "no folder of the server; start it with --artifacts-destination"
 
 
@@ -53,8 +56,11 @@ class _Known:
 class Custody:
     """Says no in words for people, or None. Paths are relative to `root`, a place of its storage; default: the artifacts destination."""
 
-    def __init__(self, rows: KeptRows, engine: Engine, storage: Storage) -> None:
+    def __init__(self, rows: KeptRows, engine: Engine, storage: Storage, own: Iterable[Path] = ()) -> None:
+        """Nobody reads or writes what is the server's `own`: files and folders with its keys, to which a row in the database could lead."""
         self.storage = storage
+        self._own = frozenset(os.path.realpath(each) for each in own)
+        self._above_own = _above(self._own)
         self._locations = GuardedLocations(rows, engine, storage)
         self._known = _Known()
         self._asked_at = self._read_at = float("-inf")
@@ -72,17 +78,25 @@ class Custody:
         try:
             return self._blocked(self.storage.place(uri), self._look())
         except LineageError as error:
-            return str(error) if uri.startswith(("mlflow-artifacts:", "file:", "s3:")) else None
+            return None if not uri or elsewhere(uri) else str(error)
         except UnlearnError as error:
             return str(error)
 
-    def refusal_to_write(self, path: str, root: str | None = None) -> str | None:
-        """Why a file cannot be added or replaced; whether one may be replaced says `write_once`."""
+    def refusal_to_write(self, path: str, root: str | None = None, *, now: bool = False) -> str | None:
+        """Why a file cannot be added or replaced; whether one may be replaced says `write_once`.
+
+        Args:
+            path: of the file.
+            root: a place, if it is another than the destination.
+            now: whether what was registered until this moment counts, also by another process.
+        """
         try:
-            place = self._place(path, root)
-            at = next((each for each in upwards(place) if each in self._look().registered), None)
+            place, known = self._place(path, root), self._look_now() if now else self._look()
         except UnlearnError as error:
             return str(error)
+        if self._is_own(place):
+            return f"{path or place}: {_OWN}"
+        at = next((each for each in upwards(place) if each in known.registered), None)
         if at is None or _is_statement(place, at):
             return None
         return (
@@ -93,14 +107,16 @@ class Custody:
     def refusal_to_delete(self, path: str, root: str | None = None) -> str | None:
         """Why a file, or a folder with all that it holds, cannot be deleted."""
         try:
-            place, known = self._place(path, root), self._look()
+            place, known = self._place(path, root), self._look_now()
         except UnlearnError as error:
             return str(error)
+        if place in self._above_own or self._is_own(place):
+            return f"{path or place}: {_OWN}"
         if place not in known.above_registered and not any(each in known.registered for each in upwards(place)):
             return None
         return (
             f"{path or place}: holds files of a registered model version, which are not deleted as long as it is registered. "
-            "Delete the version first; to remove what an erasure request asks for, use `mlflow-unlearn purge`."
+            "Delete the version first, then the run or the logged model."
         )
 
     def write_once(self, path: str, root: str | None = None) -> bool:
@@ -151,6 +167,12 @@ class Custody:
             threading.Thread(target=self._reload_aside, name="unlearn-custody", daemon=True).start()
         return self._known
 
+    def _look_now(self) -> _Known:
+        """The same with all that was registered until now."""
+        if self._locations.stamp() != self._known.stamp:
+            self.reload()
+        return self._look()
+
     def _age(self) -> float:
         return time.monotonic() - self._asked_at
 
@@ -168,7 +190,12 @@ class Custody:
             raise StoreError(f"{path}: {_UNKNOWN_FOLDER}")
         return place_below(root, path)
 
+    def _is_own(self, place: str) -> bool:
+        return any(each in self._own for each in upwards(place))
+
     def _blocked(self, place: str, known: _Known) -> str | None:
+        if place in self._above_own or self._is_own(place):
+            return f"{place}: {_OWN}"
         for each in (*upwards(place), *known.above_blocks.get(place, ())):
             body = known.blocks.get(each)
             if body is not None and _holds(body):

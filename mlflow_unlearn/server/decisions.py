@@ -8,7 +8,7 @@ is another than it was, or after an hour.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlparse
 
 from ..adapters.file_listings import fingerprint
-from ..adapters.gate_tables import DATABASE_ERRORS, KeptRows, writing
+from ..adapters.gate_tables import KeptRows, writing
 from ..adapters.gate_views import VersionRow, ancestry, version_row, version_rows
 from ..adapters.kept_subjects import KeptSubjects
 from ..adapters.storage_locations import Storage
-from ..digests import sha256_json
 from ..documents import decode, encode
-from ..errors import ConfigError, LineageError, StoreError, UnlearnError
+from ..errors import ConfigError, LineageError
 from ..lineage import ModelVersion
-from ..ruling import Standing, fresh
+from ..ruling import Standing, fresh, under
 from ..stages.gating import Question, answer
 from ..stages.proving import Subject
 from .project import Project
+from .resting import Resting, bound
 from .served_bench import by_the_gate
+from .terms import in_force
+from .unanswered import SILENT, UNANSWERED, ChangingError, foreseen
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -38,11 +40,11 @@ KIND, GRANTED = "decision", "granted"
 """Kept rows: the last answers, and the last of them that were a yes."""
 LONGEST = timedelta(hours=1)
 """What nothing points at, such as a key's last day or a new state of the data, is seen after so long at the latest."""
-UNANSWERED = (UnlearnError, OSError, *DATABASE_ERRORS)
-"""What is raised where something does not answer or is not as it should be."""
 NO_FILES = frozenset({"", "dummy-source", "prompt-template"})
 """Locations of prompts, which MLflow keeps as registered models: there is nothing to load, whatever a tag says."""
 _BY_HTTP = ("mlflow-artifacts:", "http:", "https:")
+_RECORDED = frozenset({"registry_differs", "unknown"})
+"""Codes of what follows from what runs recorded."""
 _IN_MEMORY = 10_000
 """Answers that are kept decoded."""
 _TRIES = 3
@@ -58,7 +60,7 @@ class NoFilesError(LineageError):
 
 @dataclass(kw_only=True)
 class Decisions:
-    """Answers about the versions of one server."""
+    """Answers about the versions of one server. Its questions raise nothing but UNANSWERED, whatever is recorded about a version."""
 
     project: Project
     storage: Storage
@@ -85,10 +87,9 @@ class Decisions:
             return None
         known = self._decoded.get(name)
         if known is None or known[0] != body:
-            try:
-                known = (body, decode(Standing, body, "decision"))
-            except ConfigError:
-                return None  # of another version of this package
+            if (found := decoded(body)) is None:
+                return None
+            known = (body, found)
             self._decoded = {**(self._decoded if len(self._decoded) < _IN_MEMORY else {}), name: known}
         return replace(known[1], alias=alias)
 
@@ -114,6 +115,8 @@ class Decisions:
     def for_following(self, model: ModelVersion, alias: str, kept: Standing | None, row: VersionRow | None) -> Standing:
         """An answer to follow an alias: the last one, if nothing changed but the ledger and a later request would not stop it yet.
 
+        Where something does not answer, the last one stands in for a while, if settings and version are those it was given about.
+
         Args:
             model: the version.
             alias: the alias.
@@ -124,51 +127,75 @@ class Decisions:
             UnlearnError: nothing could be decided, and no answer is young enough to stand in.
         """
         try:
-            now = self._resting(model, row)
-            if kept is None or not self._holds(kept, now):
-                return self._or_granted(self.decide(model, alias), alias)
-            if kept.asked == self.project.asked():
-                return self._or_granted(kept, alias)
-            if self.project.last_policy().gate.on_request != "due":
-                return self._or_granted(self.decide(model, alias), alias)
-            self.refresh(model, alias)
-        except UNANSWERED as error:
-            if kept is None or not fresh(kept, self.project.last_policy().gate, datetime.now(UTC)):
+            return self._to_follow(model, alias, kept, row)
+        except SILENT as error:
+            if kept is None or row is None or not self._stands_in(kept, row):
                 raise
             self.alarm(model, alias, str(error))
+        return under(kept, in_force(self.project.last_terms(), model.name))
+
+    def _to_follow(self, model: ModelVersion, alias: str, kept: Standing | None, row: VersionRow | None) -> Standing:
+        now = self._resting(model, row)
+        if kept is None or not self._holds(kept, now):
+            return self._or_granted(self.decide(model, alias, to_follow=True), alias)
+        if kept.asked == self.project.asked():
+            return self._or_granted(kept, alias)
+        if self.project.last_policy().gate.on_request != "due":
+            return self._or_granted(self.decide(model, alias, to_follow=True), alias)
+        self.refresh(model, alias)
         return kept
 
-    def _or_granted(self, standing: Standing, alias: str) -> Standing:
-        """The last yes for a while, where nothing speaks against it but what a run recorded after it was signed for.
+    def _stands_in(self, kept: Standing, row: VersionRow) -> bool:
+        return kept.bound == bound(self.project.stamp(), row) and fresh(kept, self.project.last_policy().gate, datetime.now(UTC))
 
-        Whoever may write to a run can add to what it recorded, and so stop what is deployed. The files, what is signed and what was asked are as they
-        were; an alias is not set anew on that.
+    def _or_granted(self, standing: Standing, alias: str) -> Standing:
+        """The last yes for a while, where nothing keeps from it but what a run recorded after it was signed for.
+
+        Whoever may write to a run can add to what it recorded, also what nobody can make out, and so stop what is deployed. Files, settings, what
+        is signed and who its ancestors are is as it was, and what was asked too, if that stops at once; an alias is not set anew on that.
         """
-        if standing.wrong != {"registry_differs"} or standing.codes != ("registry_differs",):
+        if not standing.codes or not set(standing.codes) <= _RECORDED:
             return standing
         with self.engine.connect() as connection:
             body = self.rows.get(connection, GRANTED, self.name(standing.model, alias))
-        granted = replace(decode(Standing, body, "decision"), alias=alias) if body is not None else None
-        if granted is None or granted.rests_on != standing.rests_on or not fresh(granted, self.project.last_policy().gate, datetime.now(UTC)):
+        granted, gate = decoded(body) if body is not None else None, self.project.last_policy().gate
+        if granted is None or granted.rests_on != standing.rests_on or not fresh(granted, gate, datetime.now(UTC)):
             return standing
-        self.alarm(standing.model, alias, "; ".join(reason.text for reason in standing.reasons if reason.answer == "no"))
-        return granted
+        if (gate.on_request == "at_once" and granted.asked != standing.asked) or not self._as_registered(granted):
+            return standing
+        self.alarm(standing.model, alias, "; ".join(reason.text for reason in standing.reasons if reason.answer != "note"))
+        return replace(granted, alias=alias)
 
-    def decide(self, model: ModelVersion, alias: str) -> Standing:
+    def _as_registered(self, granted: Standing) -> bool:
+        """Whether the rows of a version and of its ancestors are those of then, whatever their runs recorded since."""
+        with self.engine.connect() as connection:
+            now = ancestry(connection, version_rows(connection, granted.closure))
+        return now.partition(".")[0] == granted.ancestry.partition(".")[0]
+
+    def decide(self, model: ModelVersion, alias: str, *, to_follow: bool = False) -> Standing:
         """Work the answer out and keep it.
+
+        Args:
+            model: the version.
+            alias: the alias.
+            to_follow: whether an answer of a moment ago is enough: then tags and requests that came meanwhile are left to the next one, or whoever
+                may write them could keep what is deployed from being followed.
 
         Raises:
             UnlearnError: nothing could be decided.
         """
-        with by_the_gate():
+        with foreseen(model), by_the_gate():
             for _ in range(_TRIES):
-                before = self._looked_up(model)
-                subject = self._hashed(before[0].location)  # beside all others: it may take minutes
+                before, asked = self._looked_up(model)
+                subject = self._hashed(before.location)  # beside all others: it may take minutes
                 with self._deciding:
-                    standing = self._decided(*before, alias, subject)
-                if self._looked_up(model) == before:
+                    standing = self._decided(before, asked, alias, subject)
+                after, since = self._looked_up(model)
+                if (after.digest, since) == (before.digest, asked):
                     return self._keep(standing, alias)
-        raise StoreError(f"{model}: what the gate goes by changed {_TRIES} times while it was looked at; try again")
+                if to_follow and after.lasting == before.lasting:
+                    return standing
+        raise ChangingError(f"{model}: what the gate goes by changed {_TRIES} times while it was looked at; try again")
 
     def _hashed(self, location: str) -> Subject:
         """What the files are now, or the reason why nobody can say, for whoever asks."""
@@ -186,7 +213,7 @@ class Decisions:
                 self.rows.put(connection, GRANTED, name, encode(standing))
         return standing
 
-    def _decided(self, resting: _Resting, asked: str, alias: str, subject: Subject) -> Standing:
+    def _decided(self, resting: Resting, asked: str, alias: str, subject: Subject) -> Standing:
         model, now = resting.row.model, datetime.now(UTC)
         found = answer(self.project.bench(), Question(model=model, alias=alias or None, subject=subject), now)
         closure = tuple(each.model for each in found.evidence.closure)
@@ -205,12 +232,13 @@ class Decisions:
             asked=asked,
             ancestry=made_from,
             location=resting.location,
+            bound=resting.bound,
             at=now.replace(microsecond=0),
             until=decision.until,
             due=decision.due,
         )
 
-    def _holds(self, kept: Standing, now: _Resting) -> bool:
+    def _holds(self, kept: Standing, now: Resting) -> bool:
         """Whether nothing changed, except perhaps among its ancestors, or what was asked to be forgotten."""
         moment = datetime.now(UTC)
         young = kept.at <= moment < kept.at + LONGEST and (kept.until is None or moment <= kept.until)
@@ -218,14 +246,15 @@ class Decisions:
 
     def _unchanged(self, model: ModelVersion, alias: str) -> Standing | None:
         """The last answer, if nothing changed but perhaps what was asked to be forgotten."""
-        with self.engine.connect() as connection:
-            kept = self.kept(connection, model, alias)
-            rows = version_rows(connection, kept.closure if kept is not None else (model,))
-            made_from = ancestry(connection, rows) if kept is not None else ""
-        now = self._resting(model, rows.get(model))
+        with foreseen(model):
+            with self.engine.connect() as connection:
+                kept = self.kept(connection, model, alias)
+                rows = version_rows(connection, kept.closure if kept is not None else (model,))
+                made_from = ancestry(connection, rows) if kept is not None else ""
+            now = self._resting(model, rows.get(model))
         return kept if kept is not None and kept.ancestry == made_from and self._holds(kept, now) else None
 
-    def _resting(self, model: ModelVersion, row: VersionRow | None) -> _Resting:
+    def _resting(self, model: ModelVersion, row: VersionRow | None) -> Resting:
         if row is None:
             raise NotRegisteredError(f"{model}: no such version in the registry")
         if row.location in NO_FILES:
@@ -233,10 +262,10 @@ class Decisions:
         if row.location.startswith(_BY_HTTP) and urlparse(row.location).netloc:
             raise LineageError(f"{model}: its files are named by a server's address; a client would fetch them there, and the gate looks here")
         location = self.storage.canonical(row.location)
-        files = fingerprint(self.storage.direct(location))
-        return _Resting(row=row, location=location, digest=sha256_json([self.project.stamp(), row.digest, files]))
+        files, stamp = fingerprint(self.storage.direct(location)), self.project.stamp()
+        return Resting(row=row, location=location, files=files, stamp=stamp)
 
-    def _looked_up(self, model: ModelVersion) -> tuple[_Resting, str]:
+    def _looked_up(self, model: ModelVersion) -> tuple[Resting, str]:
         with self.engine.connect() as connection:
             row = version_row(connection, model)
         return self._resting(model, row), self.project.asked()
@@ -247,14 +276,13 @@ class Decisions:
         return f"{model}@{alias if gate.approvals or gate.override else ''}"
 
 
+def decoded(body: Mapping[str, Any]) -> Standing | None:
+    """An answer as it is kept; None for one of another version of this package."""
+    try:
+        return decode(Standing, body, "decision")
+    except ConfigError:
+        return None
+
+
 def _raise(error: Exception) -> NoReturn:
     raise error
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Resting:
-    """What an answer about a version would rest on now."""
-
-    row: VersionRow
-    location: str
-    digest: str

@@ -13,14 +13,14 @@ def artifact_files(artifact_uri: str, tracking_uri: str | None = None, registry_
     """`unlearn-file`: the artifacts destination on disk, guarded."""
     from .artifacts import WriteOnceFiles
 
-    return WriteOnceFiles(artifact_uri, tracking_uri, registry_uri)
+    return WriteOnceFiles(artifact_uri, tracking_uri, registry_uri, own=True)
 
 
 def artifact_objects(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> WriteOnceObjects:
     """`unlearn-s3`: the artifacts destination on S3, guarded."""
     from .artifacts import WriteOnceObjects
 
-    return WriteOnceObjects(artifact_uri, tracking_uri, registry_uri)
+    return WriteOnceObjects(artifact_uri, tracking_uri, registry_uri, own=True)
 
 
 def gated_store(store_uri: str, tracking_uri: str | None = None) -> GatedStore:

@@ -32,6 +32,10 @@ class OneTransaction(SqlAlchemyStore):  # type: ignore[misc]  # MLflow has no ty
         self._open_session: ContextVar[Any] = ContextVar("open_session", default=None)
         self.ManagedSessionMaker = self._shared_session
 
+    def _get_sql_model_version(self, session: Any, name: str, version: str | int, eager: bool = False) -> Any:
+        """A version by its number; of one that the database cannot hold MLflow makes an internal error, which its clients try again for minutes."""
+        return super()._get_sql_model_version(session, name, number(version), eager)
+
     @contextmanager
     def _shared_session(self, read_only: bool = True) -> Iterator[Any]:
         """MLflow's session, or the one that a larger transaction of ours has open."""

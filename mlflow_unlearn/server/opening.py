@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from mlflow.exceptions import MlflowException
 from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
@@ -26,10 +28,11 @@ from ..errors import StoreError, UnlearnError
 from .artifacts import guard_plain_names
 from .clerk import Clerk
 from .custody import Custody, install
-from .decisions import UNANSWERED, Decisions
+from .decisions import Decisions
 from .project import Project
 from .registry_store import GatedStore
 from .served_bench import is_by_the_gate, project_folder, read_own_files
+from .unanswered import UNANSWERED, foreseen
 from .warden import Warden
 
 PREFIX = "unlearn-"
@@ -38,7 +41,7 @@ _FIRST_S, _ROUND_S, _SURVEY_S = 1.0, 15.0, 900.0
 _PAUSE_S, _BUDGET_S = 1.0, 5.0
 """Seconds between two rounds at least, whoever wakes it, and in which a round looks at what is deployed; the next one goes on."""
 _BUSY_SHARE = 10.0
-"""A survey waits this many times as long as the last one took, so that it takes a tenth of one core at most."""
+"""A survey waits this many times as long as the last one worked, so that it takes a tenth of one core at most, and no longer for a busy machine."""
 _serving: dict[str, GatedStore] = {}
 _one_at_a_time = threading.Lock()
 _logger = logging.getLogger("mlflow_unlearn.gate")
@@ -74,16 +77,17 @@ def _warden(store: GatedStore, plain: str) -> Warden:
     warden = Warden(
         engine=store.engine,
         rows=rows,
-        custody=Custody(rows, store.engine, storage),
+        custody=Custody(rows, store.engine, storage, (settings.state, settings.key_folder, settings.gate_key_file, settings.tag_key_file)),
         rounds=serving,
         clerk=Clerk(engine=store.engine, log=GateLog(key), witness=Witness(path=settings.state / "gate.head", place=place(plain))),
     )
+    subjects, envelopes = KeptSubjects(rows, store.engine, storage), KeptEnvelopes(rows, store.engine)
     warden.decisions = Decisions(
-        project=Project(folder=folder, registry_uri=plain, storage=storage, envelopes=KeptEnvelopes(rows, store.engine)),
+        project=Project(folder=folder, registry_uri=plain, storage=storage, envelopes=envelopes, weights=subjects.with_weights),
         storage=storage,
         rows=rows,
         engine=store.engine,
-        subjects=KeptSubjects(rows, store.engine, storage),
+        subjects=subjects,
         alarm=warden.alarm,
         refresh=warden.want,
     )
@@ -126,21 +130,24 @@ class Rounds:
         """Go on as long as the process lives, whatever goes wrong in a round."""
         time.sleep(_FIRST_S)
         while True:
-            if (error := self.workers.submit(self.once).exception()) is not None:
-                _logger.error("ALARM: the gate could not look again, what was decided before stands meanwhile: %s", error)
+            self.workers.submit(self.once).exception()
             time.sleep(_PAUSE_S)
             self.warden.wake.wait(_ROUND_S)
             self.warden.wake.clear()
 
     def once(self) -> None:
-        """One round: what may be read first, then what is deployed."""
-        began = time.monotonic()
+        """One round: what may be read first, then what is deployed; what goes wrong with the one keeps nobody from the other."""
+        for part in (self._survey_if_due, partial(self.warden.settle, _BUDGET_S)):
+            if (error := _failure(part)) is not None:
+                _logger.error("ALARM: the gate could not look again, what was decided before stands meanwhile: %s", error)
+
+    def _survey_if_due(self) -> None:
+        began, worked = time.monotonic(), time.thread_time()
         waited = began - self.surveyed_at
         now = self._state()
         if ((now != self.seen or not self.warden.surveyed) and waited >= _BUSY_SHARE * self.took_s) or waited >= _SURVEY_S:
             self.warden.survey()
-            self.seen, self.surveyed_at, self.took_s = now, time.monotonic(), time.monotonic() - began
-        self.warden.settle(_BUDGET_S)
+            self.seen, self.surveyed_at, self.took_s = now, time.monotonic(), time.thread_time() - worked
 
     def _state(self) -> tuple[str, ...]:
         """What a survey rests on."""
@@ -151,3 +158,13 @@ class Rounds:
             asked = ""
         with self.warden.engine.connect() as connection:
             return asked, stamp(connection), repr(decisions.project.last_terms())
+
+
+def _failure(part: Callable[[], None]) -> Exception | None:
+    """What a part of a round fails with."""
+    try:
+        with foreseen("the registry"):
+            part()
+    except UNANSWERED as error:
+        return error
+    return None

@@ -6,6 +6,7 @@ import os
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 from urllib.parse import unquote
 
@@ -14,7 +15,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DEN
 from mlflow.store.artifact.host_policy import is_tracking_server_process
 from mlflow.utils.uri import validate_path_is_safe
 
-from ..adapters.storage_locations import unquoted
+from ..adapters.storage_locations import OWN_SCHEME, unquoted
 from ..errors import LineageError
 from .custody import Custody, installed
 
@@ -24,6 +25,8 @@ class Guard:
     """What a repository asks before it touches a file: the path as it will be used, or MLflow's refusal. `root` is the place of the repository."""
 
     root: str
+    own: bool = False
+    """Whether only the server itself may name it: then it is its artifacts destination, or lies below."""
 
     def listing(self, path: str | None) -> str:
         """For names and sizes."""
@@ -35,8 +38,12 @@ class Guard:
         return self._allowed(path, Custody.refusal_to_read)
 
     def writing(self, path: str) -> str:
-        """For a file that is added or replaced."""
+        """For a file that is to be added or replaced."""
         return self._allowed(path, Custody.refusal_to_write)
+
+    def publishing(self, path: str) -> str:
+        """The same in the moment when it gets its name: what was registered until now counts."""
+        return self._allowed(path, partial(Custody.refusal_to_write, now=True))
 
     def deleting(self, path: str | None) -> str:
         """For a file, or all files of a folder."""
@@ -46,7 +53,7 @@ class Guard:
         """Whether a file that is there stays."""
         return self._custody().write_once(path, self.root)
 
-    def _allowed(self, path: str | None, question: Callable[[Custody, str, str | None], str | None]) -> str:
+    def _allowed(self, path: str | None, question: Callable[..., str | None]) -> str:
         name = plain(path)
         if (words := question(self._custody(), name, self.root)) is not None:
             refuse(words)
@@ -58,6 +65,8 @@ class Guard:
                 "This server guards its model files (--artifacts-destination unlearn-...) and has no gate that could say who may touch them: "
                 "start it with --registry-store-uri unlearn-sqlite:///PATH or unlearn-postgresql://..."
             )
+        if self.own and custody.storage.inside(self.root) is None:
+            refuse(f"{self.root}: {OWN_SCHEME}")
         return custody
 
 

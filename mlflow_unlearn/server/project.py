@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import config
+from ..adapters.registry_weights import Known
 from ..adapters.storage_locations import Storage
 from ..digests import key_id, read_tag_key, sha256_json
 from ..errors import ConfigError
 from ..policy import Policy
+from .patience import Patience
 from .served_bench import Envelopes, ServedBench
 from .terms import Terms, terms_of
 
@@ -47,9 +49,11 @@ class Project:
     """Of the registry's database, without the gate's prefix."""
     storage: Storage
     envelopes: Envelopes
+    weights: Known
+    """As `ServedBench.weights`."""
     _opened: _Opened | None = None
     _opening: threading.RLock = field(default_factory=threading.RLock)
-    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _patience: Patience = field(default_factory=Patience)
 
     def terms(self) -> Terms:
         """The policy that holds now.
@@ -82,14 +86,13 @@ class Project:
             UnlearnError: as `terms`.
         """
         opened = self._open()
-        with self._asking:
-            now = _file_stamp(opened.ledger.uri)
-            if now is None or opened.asked is None or opened.asked[0] != now:
-                head = opened.ledger.decisive()
-                settled = now is not None and time.time_ns() - _last_written(now) > _SETTLED_NS
-                opened.asked = (now, f"{head.number}:{head.digest}") if now is not None and settled else None
-                return f"{head.number}:{head.digest}"
+        now = _file_stamp(opened.ledger.uri)
+        if now is not None and opened.asked is not None and opened.asked[0] == now:
             return opened.asked[1]
+        head = self._patience.ask(opened.ledger.decisive, opened.ledger.place)
+        settled = now is not None and time.time_ns() - _last_written(now) > _SETTLED_NS
+        opened.asked = (now, f"{head.number}:{head.digest}") if now is not None and settled else None
+        return f"{head.number}:{head.digest}"
 
     def _open(self) -> _Opened:
         with self._opening:
@@ -107,10 +110,11 @@ class Project:
     def _read(self, stamp: str) -> _Opened:
         from ..adapters.ledger import Ledger
 
-        bench = ServedBench(folder=self.folder, registry_uri=self.registry_uri, envelopes=self.envelopes, storage=self.storage)
+        bench = ServedBench(folder=self.folder, registry_uri=self.registry_uri, envelopes=self.envelopes, storage=self.storage, weights=self.weights)
         settings = bench.settings
         ledger = Ledger(settings.ledger_uri, key_id(read_tag_key(settings.tag_key_file)), settings.state / "ledger.head", kept=True)
-        return _Opened(stamp=stamp, bench=bench, ledger=ledger, terms=terms_of(bench, ledger))
+        terms = terms_of(bench, lambda: self._patience.ask(ledger.trusted, ledger.place))
+        return _Opened(stamp=stamp, bench=bench, ledger=ledger, terms=terms)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -65,7 +65,7 @@ class GatedStore(OneTransaction):
     def get_model_version_by_alias(self, name: str, alias: str) -> Registered:
         """The version that an alias points at, if it may be followed."""
         found = super().get_model_version_by_alias(name, alias)
-        if alias.casefold() != "latest":  # a number under another name; it needs no evidence, and its files are guarded like all others
+        if alias.lower() != "latest":  # MLflow's own word for a number; it needs no evidence, and its files are guarded like all others
             self._follow(Holding(model=ModelVersion(name=name, version=str(found.version)), alias=alias), self.warden.protects(alias))
         return found
 
@@ -100,7 +100,7 @@ class GatedStore(OneTransaction):
         """Where a version's files are, unless nobody may read them any more."""
         found = str(super().get_model_version_download_uri(name, version))
         if (words := self.warden.refusal_at(found)) is not None:
-            self._refuse(self.warden.clerk.entry(Use.READ.value, ModelVersion(name=name, version=str(version))), words)
+            self._refuse(self.warden.clerk.entry(Use.READ.value, ModelVersion(name=name, version=number(version))), words)
         return found
 
     def create_model_version(self, name: str, source: str, run_id: str | None = None, tags: Any = None, *more: Any, **named: Any) -> Registered:
@@ -208,7 +208,11 @@ class GatedStore(OneTransaction):
                 done = move() if allowed else None
                 entry = self.warden.clerk.entry(Use.POINT.value, model, label or alias, standing=standing, ruling=ruling)
                 lost: dict[str, Any] = {} if late is None else {"outcome": "refused", "codes": ("lost_race",), "reasons": (late,)}
-                self.warden.clerk.log.append(connection, replace(entry, replaced=current, moves=allowed, **lost))
+                entry = replace(entry, replaced=current, moves=allowed, **lost)
+                if allowed:
+                    self.warden.clerk.log.append(connection, entry)
+            if not allowed:
+                self.warden.clerk.write_refused(entry)
             if late is not None:
                 words = f"refused by mlflow-unlearn: {model} for '{alias}': {late}.\nNext: look at what it points at now, then promote again."
                 raise MlflowException(words, error_code=RESOURCE_CONFLICT)
@@ -238,16 +242,17 @@ class GatedStore(OneTransaction):
             self.get_model_version_download_uri(name, version)
 
     def _change(self, action: str, name: str, version: str | None, change: Callable[[], T]) -> T:
-        held = self.warden.holds(name, version)
-        model = ModelVersion(name=name, version=version or "")
-        enforced = [f"{each}@{alias}" for each, alias in held if self.warden.enforced(each, alias)]
+        entry = self.warden.clerk.entry(action, ModelVersion(name=name, version=version or ""))
+        with self._transaction() as session:
+            take_turn(connection := session.connection())  # before it is looked who holds what: until this is done nobody moves an alias
+            held = self.warden.holds(connection, name, version)
+            enforced = [f"{each}@{alias}" for each, alias in held if self.warden.enforced(connection, each, alias)]
+            if not enforced:
+                done = change()
+                self.warden.clerk.log.append(connection, entry)
         if enforced:
             words = f"{', '.join(enforced[:5])} would lose its evidence.\nNext: take the alias or stage away, or let it point at another version."
-            self._refuse(self.warden.clerk.entry(action, model), words)
-        with self._transaction() as session:
-            take_turn(session.connection())
-            done = change()
-            self.warden.clerk.log.append(session.connection(), self.warden.clerk.entry(action, model))
+            self._refuse(entry, words)
         return done
 
     def _refuse(self, entry: Entry, words: str) -> NoReturn:

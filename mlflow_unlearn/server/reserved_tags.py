@@ -25,9 +25,9 @@ from ..stages.grounding import ground
 from ..stages.proving import Prover
 from ..statements import ADOPTED
 from ..verifier import RefusedError, Statement, UndecidedError
-from .decisions import UNANSWERED
 from .served_bench import by_the_gate
 from .survey import STATEMENT
+from .unanswered import UNANSWERED
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -19,6 +19,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from .. import config
 from ..adapters.direct_artifacts import read_directly
 from ..adapters.registry import Registry
+from ..adapters.registry_weights import Known
 from ..adapters.storage_locations import Storage
 from ..stages.workbench import Workbench
 
@@ -45,6 +46,8 @@ class ServedBench(Workbench):
     envelopes: Envelopes
     """Signed statements that were verified here: who can write in a run's artifacts cannot take them away."""
     storage: Storage
+    weights: Known
+    """Versions whose weights were hashed before: a run may claim to have begun from any."""
 
     @cached_property
     def settings(self) -> config.Settings:
@@ -55,7 +58,15 @@ class ServedBench(Workbench):
     def registry(self) -> Registry:
         """The server's own store; no experiment is made and MLflow's fluent API is left alone."""
         client = MlflowClient(self.storage.tracking_uri, self.registry_uri)
-        return Registry(client, self.params.model.name, self.settings.state, self.envelopes.get, self.envelopes.keep)
+        return Registry(
+            client,
+            self.params.model.name,
+            self.settings.state,
+            envelope=self.envelopes.get,
+            verified=self.envelopes.keep,
+            known=self.weights,
+            repositories=self.storage.repository,
+        )
 
 
 def project_folder() -> Path:

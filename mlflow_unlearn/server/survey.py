@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,8 +10,7 @@ from typing import Any
 
 from ..adapters.gate_tables import KeptRows, writing
 from ..adapters.gate_views import located, signed
-from ..documents import decode, moment
-from ..errors import LineageError
+from ..gate_values import Proof, Reason
 from ..lineage import ModelVersion, VersionLineage
 from ..policy import GatePolicy
 from ..records import Effect, ErasureRequest, Outcome, State
@@ -19,44 +19,19 @@ from ..stages.grounding import ground
 from ..stages.proving import Prover
 from ..stages.tracing import decided, evidence_for
 from ..trace import reaching, trace
-from .decisions import KIND, NO_FILES, UNANSWERED, Decisions
+from .blocks import BLOCK, Block, kept_block
+from .decisions import KIND, NO_FILES, Decisions, decoded
 from .served_bench import by_the_gate
+from .unanswered import UNANSWERED, foreseen
 
 _SURVEYED = "survey"
 """What an answer rests on that came of a survey; its evidence are the requests."""
-BLOCK = "block"
 STATEMENT = "statement"
-"""Kept rows: locations that are blocked, and what verified certificates say."""
+"""Kept rows: what verified certificates say."""
+_logger = logging.getLogger("mlflow_unlearn.gate")
 _BY_REQUEST = frozenset({"affected", "due", "overdue"})
 _BESIDE = frozenset({"no_alias", "approvals"})
 """What keeps from a yes for an alias and says nothing against the files."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A location that nobody may read from a moment on."""
-
-    location: str
-    name: str
-    version: str
-    since: datetime
-    codes: tuple[str, ...]
-    words: str
-    requests: tuple[str, ...] = ()
-    """Those that it follows from, where that is known."""
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """As it is kept."""
-        return {
-            "location": self.location,
-            "name": self.name,
-            "version": self.version,
-            "since": moment(self.since),
-            "codes": list(self.codes),
-            "words": self.words,
-            "requests": list(self.requests),
-        }
 
 
 def survey(decisions: Decisions, rows: KeptRows) -> dict[str, Block]:
@@ -66,16 +41,35 @@ def survey(decisions: Decisions, rows: KeptRows) -> dict[str, Block]:
         UnlearnError: registry, ledger or index do not answer.
     """
     now = datetime.now(UTC)
+    decisions.project.asked()  # where the ledger does not answer nobody has to wait for the bench meanwhile
     with decisions.deciding, by_the_gate():
         affected = _affected(decisions, rows, now)
     with decisions.engine.connect() as connection:
-        kept = [decode(Standing, body, "decision") for body in rows.all(connection, KIND).values() if body.get("answer") == "no"]
-        before = [decode(Block, body, "block") for body in rows.all(connection, BLOCK).values()]
-    places = Places.of(decisions)
-    places = replace(places, hopeless=frozenset(affected))
-    found = blocks_of(decisions, places, [*affected.values(), *(each for each in kept if not _outdated(decisions, each))])
+        noes = {name: body for name, body in rows.all(connection, KIND).items() if body.get("answer") == "no"}
+        before = [kept_block(location, body) for location, body in rows.all(connection, BLOCK).items()]
+    kept = [_kept_no(decisions, name, body) for name, body in noes.items()]
+    unclear = frozenset(_asked_for(name)[0] for name, found in zip(noes, kept, strict=True) if found is None)
+    places = replace(Places.of(decisions), hopeless=frozenset(affected), unclear=unclear)
+    found = blocks_of(decisions, places, [*affected.values(), *(each for each in kept if each is not None and not _outdated(decisions, each))])
     refused = {request.request_id for request in decisions.project.bench().ledger.requests() if request.state is State.REFUSED}
-    return {**{block.location: block for block in before if _stays(decisions, places, block, refused)}, **found}
+    stay = {block.location: block for block in before if _stays(decisions, places, block, refused)}
+    return {**stay, **found, **{each.location: each for each in stay.values() if each.model in unclear}}
+
+
+def _asked_for(name: str) -> tuple[ModelVersion, str]:
+    """The version and the alias under whose name an answer is kept."""
+    model, _, alias = name.rpartition("@")
+    return ModelVersion(name=model.rpartition("/")[0], version=model.rpartition("/")[2]), alias
+
+
+def _kept_no(decisions: Decisions, name: str, body: Mapping[str, Any]) -> Standing | None:
+    """An answer that was a no; one that another version of this package kept is worked out anew, and None where nobody can."""
+    if (standing := decoded(body)) is not None:
+        return standing
+    try:
+        return decisions.decide(*_asked_for(name))
+    except UNANSWERED:
+        return None
 
 
 def _stays(decisions: Decisions, places: Places, block: Block, refused: Collection[str]) -> bool:
@@ -84,9 +78,8 @@ def _stays(decisions: Decisions, places: Places, block: Block, refused: Collecti
     What a client takes away from the registry opens nothing: neither a version that is deleted, for its files are what they were, nor a tag that
     hides what it was made from. A block ends with a yes for the files, with enforcement, or when every request that it follows from was refused.
     """
-    model = ModelVersion(name=block.name, version=block.version)
     by_request = bool(set(block.codes) & _BY_REQUEST)
-    if model in places.located and not by_request:
+    if block.model in places.located and not by_request and block.model not in places.unclear:
         return False
     ended = bool(block.requests) and set(block.requests) <= set(refused)
     enforced = decisions.project.terms().enforces(block.name)
@@ -134,6 +127,8 @@ class Places:
     """Location -> versions of it about which something is signed."""
     hopeless: frozenset[ModelVersion] = frozenset()
     """Versions that cannot have a yes, since a request reaches them."""
+    unclear: frozenset[ModelVersion] = frozenset()
+    """Versions that had a no, and of which nobody can say now what they have."""
 
     @classmethod
     def of(cls, decisions: Decisions) -> Places:
@@ -182,8 +177,9 @@ def _block(standing: Standing, policy: GatePolicy, location: str, since: datetim
 
 def _canonical(decisions: Decisions, location: str) -> str | None:
     try:
-        return decisions.storage.canonical(location) if location not in NO_FILES else None
-    except LineageError:
+        with foreseen(location):
+            return decisions.storage.canonical(location) if location not in NO_FILES else None
+    except UNANSWERED:
         return location  # in a store that the gate knows nothing of: by its name then
 
 
@@ -214,12 +210,22 @@ def _statements(decisions: Decisions, rows: KeptRows, lineages: Iterable[Version
     for lineage in lineages:
         name = str(lineage.model)
         if lineage.requests and lineage.certificate and known.get(name, {}).get("digest") != lineage.certificate:
-            proof = prover.proof(lineage)
-            if proof.holds and proof.kind == "certificate":
+            proof = _proof(prover, lineage)
+            if proof is not None and proof.holds and proof.kind == "certificate":
                 known[name] = {"digest": lineage.certificate, "outcomes": dict(proof.outcomes)}
                 with writing(decisions.engine) as connection:
                     rows.put(connection, STATEMENT, name, known[name])
     return known
+
+
+def _proof(prover: Prover, lineage: VersionLineage) -> Proof | None:
+    """What is signed about a version; None where that cannot be found out, which is trouble of this one alone."""
+    try:
+        with foreseen(lineage.model):
+            return prover.proof(lineage)
+    except UNANSWERED as error:
+        _logger.warning("%s: what is signed about it counts for nothing now: %s", lineage.model, error)
+        return None
 
 
 def _as_verified(lineage: VersionLineage, statements: Mapping[str, Mapping[str, Any]]) -> VersionLineage:
@@ -232,8 +238,6 @@ def _as_verified(lineage: VersionLineage, statements: Mapping[str, Mapping[str, 
 
 
 def _standing(model: ModelVersion, requests: Iterable[ErasureRequest], enforcement: Any) -> Standing:
-    from ..gate_values import Reason
-
     asked = sorted(requests, key=lambda each: each.request_id)
     due = [request.due_at for request in asked if request.due_at is not None and request.state is State.OPEN]
     named = ", ".join(request.request_id for request in asked[:6]) + (f" and {len(asked) - 6} more" if len(asked) > 6 else "")

@@ -6,11 +6,11 @@ import logging
 import math
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from mlflow.entities.model_registry.model_version_stages import ALL_STAGES
@@ -22,18 +22,22 @@ from ..errors import TamperedError
 from ..gate_values import Reason
 from ..lineage import ModelVersion
 from ..policy import GatePolicy
-from ..ruling import Ruling, Standing, Use, blocked_from, rule
+from ..ruling import Ruling, Standing, Use, blocked_from, rule, stricter
+from .blocks import BLOCK
 from .clerk import Clerk
 from .custody import Custody
-from .decisions import UNANSWERED, Decisions, NoFilesError, NotRegisteredError
-from .survey import BLOCK, survey
-from .terms import Terms, undecided
+from .decisions import Decisions, NoFilesError, NotRegisteredError
+from .survey import survey
+from .terms import Terms, in_force, undecided
+from .unanswered import UNANSWERED, foreseen
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 _KNOWN = ("mlflow-artifacts:", "file:", "s3:", "/")
 _STAGES = [staging(stage) for stage in ALL_STAGES]
+_WANTED_SHARE = 0.5
+"""Of a round's time that goes to what is asked for, so that what is deployed has its own."""
 NOTHING = Ruling(allowed=True, outcome="granted")
 """On what the gate has nothing to say about."""
 _logger = logging.getLogger("mlflow_unlearn.gate")
@@ -52,15 +56,16 @@ class Warden:
     """Whether somebody makes rounds, so that what takes long can be done beside the requests."""
     surveyed: bool = False
     """Whether everything that was decided so far went into the last survey."""
-    wanted: SimpleQueue[tuple[ModelVersion, str]] = field(default_factory=SimpleQueue)
-    """What is to be decided anew, soon."""
+    wanted: OrderedDict[tuple[ModelVersion, str], None] = field(default_factory=OrderedDict)
+    """What is to be decided anew, soon; each once, however often it is asked for."""
     _waiting: list[tuple[ModelVersion, str]] = field(default_factory=list)
     wake: threading.Event = field(default_factory=threading.Event)
 
     def terms(self) -> Terms | None:
         """Under which policy the server stands; None where nobody can say, so that everything is guarded."""
         try:
-            return self.decisions.project.terms()
+            with foreseen("the gate's settings"):
+                return self.decisions.project.terms()
         except UNANSWERED as error:
             _logger.warning("the gate cannot read its settings, so that every alias is guarded: %s", error)
             return self.decisions.project.last_terms()
@@ -93,7 +98,7 @@ class Warden:
         except UNANSWERED as error:
             standing = self._undecided(model, alias, error)
         lately = standing.only_requested and self._held_lately(standing)
-        return standing, rule(standing, Use.POINT, self._gate, datetime.now(UTC), held_lately=lately)
+        return standing, self._ruled(standing, Use.POINT, held_lately=lately)
 
     def still_asked(self, standing: Standing | None) -> bool:
         """Whether no request came in since an answer; where nobody can say, nobody could."""
@@ -104,21 +109,20 @@ class Warden:
 
     def following(self, holding: Holding) -> tuple[Standing | None, Ruling]:
         """The same for an alias or stage that is followed: it also has to point where the gate let it point."""
-        model, alias = holding.model, holding.alias
-        with self.engine.connect() as connection:
-            kept, row = self.decisions.kept(connection, model, alias), version_row(connection, model)
-            why = self._moved_behind(connection, holding)
+        model, alias, why = holding.model, holding.alias, None
         try:
-            standing = self.decisions.for_following(model, alias, kept, row)
+            with foreseen(model):
+                with self.engine.connect() as connection:
+                    kept, row = self.decisions.kept(connection, model, alias), version_row(connection, model)
+                    why = self._moved_behind(connection, holding)
+                standing = self.decisions.for_following(model, alias, kept, row)
         except NoFilesError:
             return None, NOTHING
         except UNANSWERED as error:
             standing = self._undecided(model, alias, error)
-        if why is None:
-            return standing, rule(standing, Use.FOLLOW, self._gate, datetime.now(UTC))
-        reasons = (Reason(answer="no", code="moved", text=why), *standing.reasons)
-        changed = replace(standing, answer="no", reasons=reasons, due=None)
-        return changed, rule(changed, Use.FOLLOW, self._gate, datetime.now(UTC))
+        if why is not None:
+            standing = replace(standing, answer="no", reasons=(Reason(answer="no", code="moved", text=why), *standing.reasons), due=None)
+        return standing, self._ruled(standing, Use.FOLLOW)
 
     def alarm(self, model: ModelVersion, alias: str, why: str) -> None:
         """An old answer stands in, since something does not answer."""
@@ -136,27 +140,24 @@ class Warden:
 
     def want(self, model: ModelVersion, alias: str) -> None:
         """Have something decided anew, soon."""
-        self.wanted.put((model, alias))
+        self.wanted[model, alias] = None
         self.wake.set()
 
-    def holds(self, name: str, version: str | None = None) -> list[tuple[ModelVersion, str]]:
+    def holds(self, connection: Connection, name: str, version: str | None = None) -> list[tuple[ModelVersion, str]]:
         """Guarded aliases and stages that a model's versions hold, or that rest on this version as an ancestor."""
-        with self.engine.connect() as connection:
-            every = [*aliases(connection), *staged(connection)]
+        every = [*aliases(connection), *staged(connection)]
         guarded = [each for each in every if self._guards(each)]
         found = [(each.model, each.alias) for each in guarded if each.model.name == name and version in (None, each.model.version)]
         for each in guarded:
-            kept = self._kept(each.model, each.alias)
+            kept = self.decisions.kept(connection, each.model, each.alias)
             if kept is not None and any(one.name == name and version in (None, one.version) for one in kept.closure):
                 found.append((each.model, each.alias))
         return sorted(set(found))
 
-    def enforced(self, model: ModelVersion, alias: str) -> bool:
-        """Whether a no is enforced for a version."""
-        kept, terms = self._kept(model, alias), self.decisions.project.last_terms()
-        if kept is not None:
-            return kept.enforcement == "enforce"
-        return terms is None or terms.enforces(model.name)
+    def enforced(self, connection: Connection, model: ModelVersion, alias: str) -> bool:
+        """Whether a no is enforced for a version, by the terms of now or by those of its last answer."""
+        kept, now = self.decisions.kept(connection, model, alias), in_force(self.decisions.project.last_terms(), model.name)
+        return stricter(kept.enforcement if kept is not None else now, now) == "enforce"
 
     def settle(self, budget_s: float = math.inf) -> None:
         """Decide anew what is asked for and what does not stand any more; let the witness see the end of the log.
@@ -168,13 +169,20 @@ class Warden:
             UnlearnError: the witness cannot be read or written.
         """
         began = time.monotonic()
-        self.clerk.remember()
+        try:
+            self.clerk.remember()
+        finally:
+            self._settle(lambda share: time.monotonic() - began < share * budget_s)
+
+    def _settle(self, within: Callable[[float], bool]) -> None:
         if self.clerk.trouble:
             _logger.error("ALARM: no guarded alias is moved until this is mended: %s", self.clerk.trouble)
-        for _ in range(self.wanted.qsize()):
-            self._look_again(*self.wanted.get())
+        while self.wanted and within(_WANTED_SHARE):
+            self._look_again(*self.wanted.popitem(last=False)[0])
+        if self.wanted:
+            self.wake.set()
         self._waiting = self._waiting or self._deployed()
-        while self._waiting and time.monotonic() - began < budget_s:
+        while self._waiting and within(1):
             self._look_again(*self._waiting.pop())
 
     def survey(self) -> None:
@@ -239,7 +247,8 @@ class Warden:
 
     def _try(self, decide: Callable[[], Standing], what: str) -> None:
         try:
-            self.heed(decide())
+            with foreseen(what):
+                self.heed(decide())
         except UNANSWERED as error:
             _logger.warning("%s could not be decided: %s", what, error)
 
@@ -255,16 +264,21 @@ class Warden:
         terms = self.decisions.project.last_terms()
         return terms.policy.gate if terms is not None else GatePolicy()
 
+    def _ruled(self, standing: Standing, use: Use, *, held_lately: bool = False) -> Ruling:
+        ruling = rule(standing, use, self._gate, datetime.now(UTC), held_lately=held_lately)
+        if ruling.outcome == "warned":
+            self.clerk.warn(ruling)
+        return ruling
+
     def _held_lately(self, standing: Standing) -> bool:
         since = datetime.now(UTC) - timedelta(days=self._gate.rollback_days)
         try:
-            with self.engine.connect() as connection:
+            with foreseen(standing.model), self.engine.connect() as connection:
                 names = (standing.alias, staging(standing.alias))
-                moves = [move for name in names for move in self.clerk.log.moves(connection, standing.model.name, name, since)]
-        except TamperedError as error:
+                return any(self.clerk.log.pointed(connection, standing.model, name, since) for name in names)
+        except UNANSWERED as error:
             _logger.warning("%s", error)
             return False
-        return any(each.version == standing.model.version for each in moves)
 
     def _undecided(self, model: ModelVersion, alias: str, error: Exception) -> Standing:
         return undecided(self._kept(model, alias), model, alias, error, self.decisions.project.last_terms())

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import StaticPool
 
+from mlflow_unlearn.adapters import gate_log
 from mlflow_unlearn.adapters.gate_log import NO_ENTRY, Entry, GateLog
 from mlflow_unlearn.adapters.gate_tables import LOG, mac, prepare, writing
 from mlflow_unlearn.adapters.ledger_witness import Head, Witness
 from mlflow_unlearn.errors import TamperedError
+from mlflow_unlearn.lineage import ModelVersion
 
 NOW = datetime(2026, 11, 27, 8, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -115,7 +117,7 @@ def forged(key: bytes) -> Any:
     """An entry at the end by who has no key, or another."""
     previous = sql.select(LOG.c.mac).where(row(5)).scalar_subquery()
     made = mac(key, 6, "{}", NO_ENTRY)
-    return LOG.insert().values(number=6, at="", model="m", alias="a", moves=1, body="{}", previous=previous, mac=made)
+    return LOG.insert().values(number=6, at="", model="m", alias="a", version="1", moves=1, body="{}", previous=previous, mac=made)
 
 
 WRONG: dict[str, list[Any]] = {
@@ -128,6 +130,7 @@ WRONG: dict[str, list[Any]] = {
             "previous": "1" * 64,
             "model": "x",
             "alias": "x",
+            "version": "7",
             "moves": 1 - LOG.c.moves,
         }.items()
     },
@@ -237,21 +240,58 @@ def test_an_alias_of_another_spelling_was_moved_by_nobody(written, name):
     assert last(written, alias=name) is None
 
 
-@pytest.mark.parametrize(("name", "value"), [("body", "{}"), ("mac", "0" * 64), ("moves", 1), ("model", "m"), ("alias", "champion")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("body", "{}"), ("mac", "0" * 64), ("moves", 1), ("model", "m"), ("alias", "champion"), ("version", "2")]
+)
 def test_a_last_move_that_was_not_written_with_the_key_is_none(written, name, value):
-    here = {"model": "m", "alias": "champion", "moves": 1}
+    here = {"model": "m", "alias": "champion", "version": "2", "moves": 1}
     change(written, LOG.update().where(row(4)).values(**here), LOG.update().where(row(4)).values(**{name: value}))
     with pytest.raises(TamperedError, match="entry 4"):
         last(written)
 
 
-def test_moves_are_those_since_a_moment_and_the_one_in_force_then(engine):
-    for days in (40, 35, 20, 3):
-        append(engine, replace(SET, at=NOW - days * DAY, version=str(days)))
+def pointed(engine: Engine, version: str, days: int, alias: str = "champion") -> bool:
     with engine.connect() as connection:
-        assert [each.version for each in GATE_LOG.moves(connection, "m", "champion", NOW - 30 * DAY)] == ["3", "20", "35"]
-        assert [each.version for each in GATE_LOG.moves(connection, "m", "champion", NOW - 90 * DAY)] == ["3", "20", "35", "40"]
-        assert GATE_LOG.moves(connection, "m", "other", NOW) == ()
+        return GATE_LOG.pointed(connection, ModelVersion(name="m", version=version), alias, NOW - days * DAY)
+
+
+def test_an_alias_pointed_at_a_version_since_a_moment_if_it_came_since_or_was_there_then(engine):
+    for days, version in ((40, "1"), (35, "2"), (20, "3"), (3, "4"), (2, "")):
+        append(engine, replace(SET, at=NOW - days * DAY, version=version))
+    assert [pointed(engine, each, 30) for each in "1234"] == [False, True, True, True]
+    assert [pointed(engine, each, 90) for each in "1234"] == [True] * 4
+    assert [pointed(engine, each, 1) for each in "1234"] == [False] * 4
+    assert not pointed(engine, "4", 30, alias="other")
+    append(engine, replace(SET, at=NOW - DAY, version="1"))
+    assert (pointed(engine, "1", 0), pointed(engine, "4", 0)) == (True, False)
+
+
+def test_a_version_that_came_back_was_there_and_one_that_was_refused_never_was(engine):
+    for days, version in ((40, "1"), (35, "2"), (1, "1")):
+        append(engine, replace(SET, at=NOW - days * DAY, version=version))
+    append(engine, replace(SET, version="3", outcome="refused", moves=False))
+    assert [pointed(engine, each, 10) for each in "123"] == [True, True, False]
+
+
+def test_a_thousand_moves_of_others_hide_none_and_are_not_read(engine):
+    staged = replace(SET, alias="stage:Production")
+    with writing(engine) as connection:
+        for entry in (staged, SET, *(replace(each, version="7") for _ in range(500) for each in (staged, SET))):
+            GATE_LOG.append(connection, entry)
+    with engine.connect() as connection:
+        assert GATE_LOG.let(connection, "m", ("stage:Production", "stage:Archived"), "1") == staged
+        assert GATE_LOG.pointed(connection, ModelVersion(name="m", version="1"), "champion", NOW)
+
+
+@pytest.mark.parametrize("name", ["_LAST_MOVE", "_LAST_MOVE_OF", "_NEXT_MOVE"])
+def test_a_move_is_found_by_an_index_that_has_its_order_too(engine, name):
+    asked = getattr(gate_log, name).compile(engine)
+    about = tuple({"of": "m", "name": "champion", "to": "1", "after": 0}.get(each, 1) for each in asked.positiontup)
+    with engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"explain query plan {asked}", about)]
+    assert len(plan) == 1
+    assert plan[0].startswith("SEARCH unlearn_gate_log USING INDEX unlearn_gate_log_")
+    assert "moves=?" in plan[0]
 
 
 def test_an_entry_belongs_to_the_transaction_that_moves_the_alias(written):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sql
+from mlflow.store.db.base_sql_model import Base
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModel
 from object_store import account, bucket  # noqa: F401 - fixtures
+from safetensors.numpy import save_file
 
 from mlflow_unlearn.adapters import file_listings
 from mlflow_unlearn.adapters.gate_tables import ROWS, KeptRows, prepare
@@ -198,3 +202,53 @@ def test_a_model_on_s3_is_downloaded_once(bucket: Any, engine: sql.Engine, monke
     first = kept.subject(ONE)
     assert kept.subject("s3://models/p/0/models/m-1/artifacts/") == first
     assert ([each["name"] for each in first], read(storage)) == ([".", "weights"], {ONE: 1})
+
+
+@pytest.fixture
+def registered(engine: sql.Engine) -> Callable[..., None]:
+    """Registers versions of `m`, in this order, with the places of their files."""
+    Base.metadata.create_all(engine, tables=[SqlRegisteredModel.__table__, SqlModelVersion.__table__])
+
+    def register(*places: tuple[str, str]) -> None:
+        common = {"workspace": "default", "name": "m", "current_stage": "None"}
+        rows = [{"version": n, "creation_time": n, "source": one, "storage_location": other} for n, (one, other) in enumerate(places, 1)]
+        with engine.begin() as connection:
+            connection.execute(SqlModelVersion.__table__.insert(), [common | row for row in rows])
+
+    return register
+
+
+def weighed(folder: Path, value: float) -> str:
+    save_file({"w": np.full(4, value, np.float32)}, folder / "model.safetensors")
+    return str(subject_of(folder)[0]["digest"]["tensors"])
+
+
+def test_versions_are_found_by_weights_that_were_hashed_before_and_nothing_is_hashed_for_it(
+    kept: KeptSubjects, storage: Watched, registered: Callable[..., None]
+) -> None:
+    one, two = weighed(files(storage, ONE), 1), weighed(files(storage, TWO), 2)
+    spelled = ONE.replace("/models", "//models/")
+    registered(("models:/m-1", spelled), (TWO, ""), ("models:/m/1", spelled))
+    assert kept.with_weights(one) == kept.with_weights("0" * 64) == ()
+    kept.subject(spelled)
+    kept.subject(TWO)
+    before = read(storage).copy()
+    assert [[each.version for each in kept.with_weights(digest)] for digest in (one, two)] == [["1", "3"], ["2"]]
+    assert read(storage) == before
+
+
+def test_weights_that_were_exchanged_or_forgotten_or_written_by_others_are_found_no_more(
+    kept: KeptSubjects, storage: Watched, registered: Callable[..., None], engine: sql.Engine
+) -> None:
+    registered((ONE, ONE), (TWO, TWO))
+    first, second = weighed(files(storage, ONE), 1), weighed(files(storage, TWO), 2)
+    kept.subject(ONE)
+    kept.subject(TWO)
+    third = weighed(files(storage, ONE), 3)
+    kept.subject(ONE)
+    assert (kept.with_weights(first), [each.version for each in kept.with_weights(third)]) == ((), ["1"])
+    kept.forget(TWO)
+    assert kept.with_weights(second) == ()
+    with engine.begin() as connection:
+        KeptRows(b"x" * 32).put(connection, "weights", third, {ONE: [TWO]})
+    assert kept.with_weights(third) == ()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,17 @@ from registered_models import MD5, OTHER, Maker, dataset, registry_at
 from safetensors.numpy import save_file
 
 from mlflow_unlearn.adapters.registry import BASE_TAG, UNKNOWN_BASE, UNREADABLE, Registry
-from mlflow_unlearn.adapters.registry_files import UNREADABLE_FILES
+from mlflow_unlearn.adapters.registry_apart import apart
+from mlflow_unlearn.adapters.registry_files import UNREADABLE_FILES, KeptAnswers
+from mlflow_unlearn.adapters.registry_pages import PageRows
 from mlflow_unlearn.adapters.registry_references import UNREGISTERED
+from mlflow_unlearn.adapters.storage_locations import Storage
 from mlflow_unlearn.digests import tensor_digest
 from mlflow_unlearn.errors import StoreError
 from mlflow_unlearn.lineage import ModelVersion, VersionLineage
 
 DATA = dataset("customers", MD5)
+DIGEST_OF = Registry.tensor_digest
 
 
 @pytest.fixture
@@ -368,6 +374,50 @@ def test_weights_are_compared_and_not_what_a_tag_claims_of_them(registry: Regist
     assert (origins(registry, lone), read(registry, lone).problem) == ([], UNKNOWN_BASE)
     make.version("base", make.run(DATA), (tmp_path / "right").as_uri())
     assert (origins(registry, lone), read(registry, lone).problem) == ([("base/1", "fine-tuned")], None)
+
+
+def test_no_state_hides_another_whatever_name_and_digest_a_client_chose(registry: Registry, make: Maker) -> None:
+    made, _ = make.trained("v", DATA, dataset("customers", OTHER), dataset("customers", MD5[:8]), dataset(f"customers/{OTHER[:8]}", "c" * 32))
+    assert set(read(registry, made).datasets.values()) == {MD5, OTHER, MD5[:8], "c" * 32}
+
+
+def test_what_claims_some_weights_is_hashed_once_and_hides_nothing_where_it_cannot_be_read(
+    registry: Registry, make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, hashed = weights(tmp_path / "base", 1), list[str]()
+    monkeypatch.setattr(Registry, "tensor_digest", lambda self, model: hashed.append(str(model)) or DIGEST_OF(self, model))
+    for source in ("s3://a!b/k", "gs://nope/x", (tmp_path / "base").as_uri()):
+        make.version("base", make.run(DATA), source)
+    lone, _ = make.trained("tuned", DATA, tags={BASE_TAG: wanted})
+    other, _ = make.trained("tuned", DATA, tags={BASE_TAG: "0" * 64})
+    assert origins(registry, lone) == [("base/3", "fine-tuned")]
+    assert read(registry, other).problem == UNKNOWN_BASE
+    assert sorted(hashed) == ["base/1", "base/2", "base/3", "tuned/1"]
+
+
+def test_inside_a_server_nothing_is_asked_for_at_an_address_that_a_client_named(registry: Registry, make: Maker, tmp_path: Path) -> None:
+    inside = replace(registry, known=lambda _digest: (), repositories=Storage("", str(tmp_path)).repository)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.setblocking(False)
+        made = make.version("v", make.run(DATA), f"http://127.0.0.1:{door.getsockname()[1]}/model")
+        assert read(inside, made).problem == UNREADABLE_FILES
+        with pytest.raises(BlockingIOError):
+            door.accept()
+
+
+def test_what_goes_wrong_with_one_thing_ends_there_and_what_goes_wrong_with_the_store_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    with apart("m/1: its lineage", (StoreError,)) as tried:
+        raise RecursionError
+    assert (type(tried.error), "m/1: its lineage: RecursionError" in caplog.text) == (RecursionError, True)
+    with pytest.raises(StoreError), apart("m/1", (StoreError,)):
+        raise StoreError("MLflow does not answer")
+    with pytest.raises(KeyboardInterrupt), apart("m/1"):
+        raise KeyboardInterrupt
+
+
+def test_the_id_of_a_run_that_is_none_is_no_part_of_a_question(registry: Registry, make: Maker) -> None:
+    run_id = make.run(DATA)
+    assert list(PageRows(registry.client, KeptAnswers(None)).runs(["o'hara", "x') OR ('1'='1", run_id])) == [run_id]
 
 
 def test_a_store_that_another_process_has_locked_is_one_line(mlflow_store: str, tmp_path: Path) -> None:

@@ -108,6 +108,15 @@ class Target(ServedWorld):
         made = self.create(name, source, **{"run_id": run_id, "model_id": source.removeprefix("models:/"), **how})
         return ModelVersion(name=name, version=json.loads(made.text)["model_version"]["version"])
 
+    def nonsense(self) -> ModelVersion:
+        """The same, with more digits in a tag than make a number and deeper JSON in a dataset than is read."""
+        made = self.fresh()
+        of = {"run_id": self.row(made)["run_id"]}
+        dataset = {"name": "d", "digest": "1", "source_type": "http", "source": '{"models:/": ' * 4000 + "1" + "}" * 4000}
+        self.ask_for("POST", "runs/log-inputs", {**of, "datasets": [{"dataset": dataset}]})
+        self.ask_for("POST", "runs/set-tag", {**of, "key": "unlearn.base_model", "value": "m/" + "9" * 4400})
+        return made
+
     def numbered(self, version: object) -> ModelVersion:
         return ModelVersion(name="m", version=str(version))
 
@@ -116,9 +125,26 @@ class Target(ServedWorld):
 
     def run_at(self, place: str) -> str:
         """A run whose experiment lies there."""
-        made = self.ask_for("POST", "experiments/create", {"name": f"at {time.monotonic_ns()}", "artifact_location": place})
-        begun = self.ask_for("POST", "runs/create", {"experiment_id": json.loads(made.text)["experiment_id"]})
+        begun = self.ask_for("POST", "runs/create", {"experiment_id": self._experiment_at(place)})
         return str(json.loads(begun.text)["run"]["info"]["run_id"])
+
+    def model_at(self, place: str) -> str:
+        """A logged model whose experiment lies there."""
+        made = self.ask_for("POST", "logged-models", {"experiment_id": self._experiment_at(place), "name": "x"})
+        return str(json.loads(made.text)["model"]["info"]["model_id"])
+
+    def trace_at(self, place: str) -> str:
+        """A trace that is said to lie there."""
+        trace_id, where = f"tr-{time.monotonic_ns()}", {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}
+        said = {"trace_id": trace_id, "trace_location": where, "request_time": "2026-01-01T00:00:00Z", "state": "OK"}
+        made = self.ask_for("POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": said}})
+        moved = self.ask_for("PATCH", f"traces/{trace_id}/tags", {"key": "mlflow.artifactLocation", "value": place})
+        assert made.status == moved.status == 200, (made, moved)
+        return trace_id
+
+    def _experiment_at(self, place: str) -> str:
+        made = self.ask_for("POST", "experiments/create", {"name": f"at {time.monotonic_ns()}", "artifact_location": place})
+        return str(json.loads(made.text)["experiment_id"])
 
     def artifact(self, path: str) -> bytes:
         return (self.root / "mlartifacts" / path).read_bytes()

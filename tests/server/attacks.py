@@ -206,6 +206,13 @@ def the_run_and_the_files_of_a_good_version_registered_again_are_no_evidence(at:
     at.remove(made)
 
 
+@attack(REST, "refused by mlflow-unlearn: m/", "for 'champion': the gate could not decide", "which no longer exists")
+def a_version_of_which_nobody_can_make_sense_is_unknown_and_stops_no_other(at: Target) -> Steps:
+    made = at.nonsense()
+    yield lambda: at.point(made)
+    at.remove(made)
+
+
 @attack(CLIENT, "refused by mlflow-unlearn: other/", "for 'champion'")
 def a_copy_of_an_affected_version_does_not_become_champion(at: Target) -> Steps:
     made = at.client.copy_model_version(f"models:/{AFFECTED}", OTHER.name)
@@ -251,9 +258,10 @@ def what_others_say_of_a_champions_files_does_not_stop_it(at: Target) -> Steps:
 @attack(REST, '"version": "2"', outcome="idle", status=200)
 def what_anybody_adds_to_the_run_of_a_champions_parent_does_not_stop_it(at: Target) -> Steps:
     run_id = at.row(AFFECTED)["run_id"]
-    at.ask_for("POST", "runs/set-tag", {"run_id": run_id, "key": "unlearn.base_model", "value": "models:/m/2"})
     try:
-        yield lambda: at.point(GOOD) and at.follow()
+        for base in ("models:/m/2", "models:/nobody/3"):
+            at.ask_for("POST", "runs/set-tag", {"run_id": run_id, "key": "unlearn.base_model", "value": base})
+            yield lambda: at.point(GOOD) and at.follow()
     finally:
         at.ask_for("POST", "runs/delete-tag", {"run_id": run_id, "key": "unlearn.base_model"})
         at.point(GOOD)

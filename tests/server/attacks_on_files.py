@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import mlflow
 from attacked import FAILED, GOOD, LEGACY, OTHER, OVERDUE, Reply, Target, told
@@ -77,6 +78,50 @@ def a_path_that_leads_out_of_a_run_is_none(at: Target) -> Steps:
 def there_is_no_upload_in_parts_on_disk(at: Target) -> Steps:
     body = {"path": "model.safetensors", "num_parts": 1}
     yield lambda: at.ask_for("POST", f"/api/2.0/mlflow-artifacts/mpu/create/{at.below(GOOD)}", body)
+
+
+@attack(REST, "belongs to a registered model version, whose files are written once")
+def a_file_of_a_run_is_not_replaced_in_the_moment_after_it_is_registered(at: Target) -> Steps:
+    run_id = at.client.create_run(at.client.get_experiment_by_name("m").experiment_id).info.run_id
+    place = f"1/{run_id}/artifacts/model"
+    assert at.put(f"{place}/weights").status == at.put(f"{place}/weights", b"another").status == 200
+    made = at.fresh(source=f"mlflow-artifacts:/{place}", run_id=run_id, model_id="")
+    yield lambda: at.put(f"{place}/weights")
+    at.remove(made)
+
+
+# The scheme by which the server names its artifacts destination is nobody else's
+
+
+@attack(REST, "refused by mlflow-unlearn: register: ")
+def nothing_is_registered_by_the_scheme_of_the_gate(at: Target) -> Steps:
+    place = at.root / ".unlearn"
+    model_id = at.model_at(f"unlearn-file://{place}")
+    yield lambda: at.create(OTHER.name, f"models:/{model_id}", model_id=model_id)
+    for spelled in (f"unlearn-file:{place}", f"unlearn-file://localhost{place}", f"Unlearn-File://{place}", f" unlearn-file://{place}"):
+        yield lambda spelled=spelled: at.create(OTHER.name, spelled)
+    for other in ("un\tlearn-file:///etc", "unlearn-s3://bucket/key", f"unlearn-file://{at.folder(GOOD)}"):
+        yield lambda other=other: at.create(OTHER.name, other)
+
+
+@attack(REST, "only this server itself names locations by unlearn-")
+def an_experiment_that_lies_on_the_servers_disk_by_the_scheme_of_the_gate_is_not_touched(at: Target) -> Steps:
+    for place in (f"unlearn-file://{at.root}/.unlearn", f"unlearn-file://{at.root}/mlartifacts/%2e%2e", "Unlearn-File:."):
+        run_id, model_id, trace_id = at.run_at(place), at.model_at(place), at.trace_at(place)
+        yield lambda run_id=run_id: at.ask_for("GET", f"/get-artifact?run_id={run_id}&path=gate.key")
+        yield lambda run_id=run_id: at.ask_for("GET", f"artifacts/list?run_id={run_id}")
+        yield lambda run_id=run_id: at.ask_for("POST", f"upload-artifact?run_uuid={run_id}&path=new", raw=b"other", through="ajax")
+        yield lambda model_id=model_id: at.ask_for("GET", f"logged-models/{model_id}/artifacts/files?artifact_file_path=x", through="ajax")
+        yield lambda model_id=model_id: at.ask_for("GET", f"logged-models/{model_id}/artifacts/directories")
+        yield lambda trace_id=trace_id: at.ask_for("GET", f"get-trace-artifact?request_id={trace_id}&path={UUID(int=0)}", through="ajax")
+
+
+@attack(REST, "RESOURCE_DOES_NOT_EXIST", status=404)
+def a_number_that_no_version_has_is_not_found_and_nobody_asks_again(at: Target) -> Steps:
+    number = "9" * 20
+    for path in (f"model-versions/get-download-uri?name=m&version={number}", f"/model-versions/get-artifact?name=m&version={number}&path=MLmodel"):
+        yield lambda path=path: at.ask_for("GET", path)
+    yield lambda: at.create(OTHER.name, f"models:/m/{number}")
 
 
 # A blocked version is read by no name

@@ -69,6 +69,30 @@ def a_version_that_is_led_to_blocked_files_by_sql_is_not_read(at: Target) -> Ste
         yield lambda: at.ask_for("GET", "/model-versions/get-artifact?name=m&version=5&path=MLmodel")
 
 
+@attack(DATABASE, "refused by mlflow-unlearn: read: ", outcome="detected")
+def a_version_that_is_led_to_the_servers_own_keys_by_sql_is_not_read(at: Target) -> Steps:
+    state = at.root / ".unlearn"
+    assert (state / "gate.key").exists()
+    for place, path in (
+        (f"unlearn-file://{state}", "gate.key"),
+        (state.as_uri(), "gate.key"),
+        (str(state), "gate.key"),
+        (f"file://{at.root}", ".unlearn/gate.key"),
+        (f"unlearn-file://{at.root}", "mlflow.db"),
+    ):
+        with at.altered("model_versions", {"name": "m", "version": 5}, storage_location=place):
+            yield lambda path=path: at.ask_for("GET", f"/model-versions/get-artifact?name=m&version=5&path={path}")
+
+
+@attack(DATABASE, "belongs to this server itself", outcome="detected")
+def a_run_that_is_led_to_the_servers_own_keys_by_sql_is_not_read(at: Target) -> Steps:
+    run_id = at.row(UNKNOWN)["run_id"]
+    for place, path in ((at.root / ".unlearn", "gate.key"), (at.root, ".unlearn/gate.key")):
+        with at.altered("runs", {"run_uuid": run_id}, artifact_uri=place.as_uri()):
+            yield lambda path=path: at.ask_for("GET", f"/get-artifact?run_id={run_id}&path={path}")
+            yield lambda path=path: at.ask_for("POST", f"upload-artifact?run_uuid={run_id}&path={path}", raw=b"k" * 32, through="ajax")
+
+
 @attack(DATABASE, "refused by mlflow-unlearn: 'champion' of m, which is version 1: the gate says no", "affected by er-", outcome="detected")
 def a_decision_that_is_copied_to_another_version_by_sql_counts_for_nothing(at: Target) -> Steps:
     decided = {

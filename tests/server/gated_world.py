@@ -124,6 +124,14 @@ def enforced(gated: Gated) -> Gated:
     return gated
 
 
+def unplug(gated: Gated) -> None:
+    """Let the ledger answer nobody."""
+    ledger = gated.world.root / ".unlearn/ledger.db"
+    assert ledger.exists()
+    ledger.rename(ledger.with_name("elsewhere"))
+    ledger.mkdir()
+
+
 def later(monkeypatch: pytest.MonkeyPatch, **passed: float) -> None:
     """Let so much time pass for the server."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mlflow_unlearn.adapters.storage_locations import Storage
 from mlflow_unlearn.server import custody
 from mlflow_unlearn.server.custody import Custody
 
+Ask = Callable[..., str | None]
 READ, WRITE, DELETE = Custody.refusal_to_read, Custody.refusal_to_write, Custody.refusal_to_delete
 
 
@@ -114,9 +115,51 @@ def test_a_version_named_by_its_path_on_disk_is_the_same(store: GuardedStore, tm
     assert store.custody.refusal_at(f"file://{tmp_path}/artifacts/{BLOCKED}/")
 
 
-@pytest.mark.parametrize(("uri", "refused"), [(f"mlflow-artifacts:/{BLOCKED}", True), ("gs://b/x", False), ("mlflow-artifacts:/../x", True)])
-def test_a_location_is_asked_about_by_its_uri(store: GuardedStore, uri: str, refused: bool) -> None:
-    assert (store.custody.refusal_at(uri) is not None) is refused
+@pytest.mark.parametrize("uri", [f"mlflow-artifacts:/{BLOCKED}", f"http://here/api/2.0/mlflow-artifacts/artifacts/{BLOCKED}"])
+def test_a_location_is_asked_about_by_its_uri(store: GuardedStore, uri: str) -> None:
+    assert "is blocked" in str(store.custody.refusal_at(uri))
+
+
+@pytest.mark.parametrize("uri", ["gs://b/x", "hdfs://host/x", "https://elsewhere/x", "models:/m-1", "runs:/1/model", "dummy-source", ""])
+def test_of_other_stores_the_gate_knows_nothing_but_the_name(store: GuardedStore, uri: str) -> None:
+    assert store.custody.refusal_at(uri) is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "unlearn-file:///etc",
+        "unlearn-file:.unlearn",
+        "Unlearn-File:///etc",
+        " unlearn-file:///etc",
+        "un\tlearn-file:///etc",
+        "unlearn-s3://b/k",
+        "unlearn-gs://b/k",
+        "GS://b/x",
+        "S3://b/x",
+        "s3:b/x",
+        "file:///x?y",
+        "file://elsewhere/x",
+        "/x\n",
+        "mlflow-artifacts:/../x",
+        "http://here/api/2.0/mlflow-artifacts/artifacts/x?y",
+        "http://[x",
+    ],
+)
+def test_a_location_that_cannot_be_read_or_that_only_the_server_names_is_closed(store: GuardedStore, uri: str) -> None:
+    assert store.custody.refusal_at(uri)
+
+
+@pytest.mark.parametrize("ask", [READ, WRITE, DELETE], ids=["read", "write", "delete"])
+def test_the_servers_own_keys_are_touched_by_nobody_whatever_leads_to_them(store: GuardedStore, tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "way").symlink_to(".unlearn")
+    guarding = Custody(store.rows, store.engine, store.storage, [tmp_path / ".unlearn", tmp_path / "way/gate.key"])
+    for root, path in ((f"{tmp_path}/.unlearn", "gate.key"), (str(tmp_path), ".unlearn/gate.key"), (str(tmp_path), "way/keys/owner.key")):
+        assert "belongs to this server itself" in str(ask(guarding, path, root))
+    assert ask(guarding, "unlearn/gate.key", str(tmp_path)) is None
+    assert (ask(guarding, "", str(tmp_path)) is None) is (ask is WRITE)
+    assert guarding.refusal_at(f"file://{tmp_path}/.unlearn")
+    assert guarding.refusal_at(str(tmp_path))
 
 
 def test_a_version_whose_source_is_the_whole_destination_or_no_place_guards_nothing(store: GuardedStore) -> None:
@@ -124,11 +167,10 @@ def test_a_version_whose_source_is_the_whole_destination_or_no_place_guards_noth
     assert store.custody.refusal_to_write(f"{RUN}/log.txt") is None
 
 
-def test_a_new_version_is_guarded_after_a_reload_and_a_deleted_one_is_free_when_all_is_read(store: GuardedStore) -> None:
+def test_a_new_version_is_guarded_when_a_file_is_there_and_a_deleted_one_is_free_when_all_is_read(store: GuardedStore) -> None:
     assert store.custody.refusal_to_write(f"{FREE}/x") is None
     store.register(FREE, at=2)
-    store.custody.reload()
-    assert store.custody.refusal_to_write(f"{FREE}/x")
+    assert store.custody.refusal_to_write(f"{FREE}/x", now=True)
     store.run("UPDATE model_versions SET current_stage = 'Deleted_Internal'")
     store.custody.reload(all=True)
     assert store.custody.refusal_to_write(f"{FREE}/x") is None

@@ -7,10 +7,15 @@ from __future__ import annotations
 import threading
 
 import pytest
+import sqlalchemy as sql
 from deployed import FORGOT, _built, asked_template, world  # noqa: F401 - fixtures
 from gated_world import Gated, enforced, gated  # noqa: F401 - fixtures
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+
+from mlflow_unlearn.adapters.gate_tables import take_turn, writing
+from mlflow_unlearn.lineage import ModelVersion
+from mlflow_unlearn.server import registry_store
 
 
 def test_what_held_an_alias_loses_no_evidence(enforced: Gated):
@@ -27,6 +32,45 @@ def test_what_held_an_alias_loses_no_evidence(enforced: Gated):
     enforced.client.delete_model_version("m", "2")
     enforced.client.rename_registered_model("m", "n")
     assert [each for each in enforced.told("action") if each[0] != "set alias"][-3:] == [("delete alias",), ("delete version",), ("rename model",)]
+
+
+@pytest.mark.parametrize("lost", ["delete_model_version", "rename_registered_model"])
+def test_a_version_that_becomes_champion_while_it_is_to_be_deleted_stays(enforced: Gated, monkeypatch, lost):
+    waiting, told = threading.Event(), []
+
+    def turn(connection) -> None:
+        waiting.set()
+        take_turn(connection)
+
+    def delete() -> None:
+        try:
+            getattr(enforced.store, lost)("m", {"delete_model_version": "2", "rename_registered_model": "n"}[lost])
+        except MlflowException as error:
+            told.append(error.message)
+
+    monkeypatch.setattr(registry_store, "take_turn", turn)
+    thread = threading.Thread(target=delete)
+    with writing(enforced.store.engine) as connection:
+        thread.start()
+        assert waiting.wait(60)
+        connection.execute(sql.text("insert into registered_model_aliases (workspace, name, alias, version) values ('default', 'm', 'champion', 2)"))
+    thread.join(60)
+    assert ["m/2@champion would lose its evidence" in each for each in told] == [True]
+    assert enforced.client.get_model_version("m", "2")
+
+
+def test_of_one_who_is_refused_again_and_again_the_log_tells_so_many_a_minute(enforced: Gated, monkeypatch):
+    monkeypatch.setattr("mlflow_unlearn.server.clerk._A_MINUTE", 3)
+    for _ in range(5):
+        assert "m/1 for 'champion'" in enforced.refused(ModelVersion(name="m", version="1"))
+    assert enforced.told("version", "outcome") == [("1", "refused")] * 3
+
+
+def test_an_alias_that_only_looks_like_latest_is_followed_like_every_alias(enforced: Gated):
+    enforced.point(FORGOT)
+    for alias in ("late\u017ft", "late\ufb06"):
+        enforced.sql("insert into registered_model_aliases (workspace, name, alias, version) values ('default', 'm', ?, 1)", [alias])
+        assert "moved past the gate" in enforced.refused(alias)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,38 @@ def test_a_version_of_a_model_that_is_not_there_is_not_made_and_nothing_is_left_
     assert client.search_model_versions("name = 'nobody'") == []
 
 
+@pytest.mark.parametrize("number", ["99999999999999999999", str(1 << 31), "0", "-1", "\u00b2", "1.5", "x"])
+def test_a_number_that_no_version_has_is_told_so_whatever_it_is_asked_for(client: MlflowClient, name: str, number: str, tmp_path: Path):
+    versions(client, name, 1, tmp_path)
+    for ask in (
+        client.get_model_version,
+        client.get_model_version_download_uri,
+        client.delete_model_version,
+        lambda name, number: client.update_model_version(name, number, "x"),
+        lambda name, number: client.set_model_version_tag(name, number, "k", "v"),
+        lambda name, number: client.set_model_version_tag(name, number, "unlearn.parent", "m/1"),
+        lambda name, number: client.set_registered_model_alias(name, "blue", number),
+    ):
+        with pytest.raises(MlflowException) as told:
+            ask(name, number)
+        assert told.value.get_http_status_code() in (400, 404)
+    if number.isdigit():
+        with pytest.raises(MlflowException) as told:
+            client.create_model_version(name, f"models:/{name}/{number}")
+        assert told.value.get_http_status_code() in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "source", ["unlearn-file:///etc", "unlearn-s3://bucket/key", "Unlearn-File:///etc", " unlearn-file:///etc", "S3://b/k"], ids=range(5)
+)
+def test_nothing_is_registered_by_a_name_that_only_the_server_gives(client: MlflowClient, name: str, source: str):
+    store = client._get_registry_client().store
+    with pytest.raises(MlflowException, match="refused by mlflow-unlearn: register") as told:
+        store.create_model_version(name, source)
+    assert told.value.error_code == "PERMISSION_DENIED"
+    assert client.search_model_versions(f"name = '{name}'") == []
+
+
 def test_aliases_are_set_moved_read_and_deleted_and_go_with_their_version(client: MlflowClient, name: str, tmp_path: Path):
     versions(client, name, 2, tmp_path)
     client.set_registered_model_alias(name, "blue", "1")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 from deployed import FORGOT, TRAINED, _built, asked_template, world  # noqa: F401 - fixtures
-from gated_world import Gated, enforced, gated, later  # noqa: F401 - fixtures
+from gated_world import Gated, enforced, gated, later, unplug  # noqa: F401 - fixtures
 from mlflow.exceptions import MlflowException
 
 from mlflow_unlearn.commands.promoting import review
@@ -29,7 +29,7 @@ def test_what_is_enforced_decides_what_a_no_does_and_the_log_says_all(gated: Gat
     moved = [each for each in gated.told("action", "version", "alias", "replaced", "answer", "outcome", "moves") if each[0] == "set alias"]
     assert moved == [
         ("set alias", "1", "champion", "", "no", "observed", True),
-        ("set alias", "1", "champion", "1", "no", "observed", True),
+        ("set alias", "1", "champion", "1", "no", "warned", True),
         ("set alias", "2", "champion", "1", "yes", "granted", True),
         ("set alias", "1", "prod", "", "no", "refused", False),
     ]
@@ -183,13 +183,6 @@ def test_under_a_policy_that_no_owner_signed_every_alias_is_guarded_and_every_no
     enforced.policy()
     enforced.point(TRAINED)
     assert enforced.follow() == "1"
-
-
-def unplug(gated: Gated) -> None:
-    ledger = gated.world.root / ".unlearn/ledger.db"
-    assert ledger.exists()
-    ledger.rename(ledger.with_name("elsewhere"))
-    ledger.mkdir()
 
 
 def test_without_the_ledger_no_alias_is_set_and_those_that_are_set_are_followed_for_a_while_with_an_alarm(enforced: Gated, caplog, monkeypatch):

@@ -149,12 +149,21 @@ def test_a_version_that_is_registered_during_an_upload_does_not_get_the_file(rep
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             store.register(FREE, at=2)
-            store.custody.reload()
             return super().read(size)
 
     with refused("belongs to a registered model version"):
         repository.log_artifact_from_stream(Slow(b""), "late", FREE)
     assert names(repository, FREE) == ["weights"]
+
+
+def test_files_of_a_run_are_neither_replaced_nor_deleted_from_the_moment_they_are_registered(repository: WriteOnceFiles, store: GuardedStore) -> None:
+    stream(repository, f"{RUN}/weights", b"second")
+    store.register(RUN, at=2)
+    with refused("belongs to a registered model version"):
+        stream(repository, f"{RUN}/weights", b"third")
+    with refused("holds files of a registered model version"):
+        repository.delete_artifacts(f"{RUN}/weights")
+    assert held(repository, f"{RUN}/weights") == "second"
 
 
 READS: dict[str, Callable[[Repository, str, str], object]] = {
@@ -187,6 +196,40 @@ def test_a_blocked_model_is_not_read_with_a_folder_around_it(repository: WriteOn
 def test_a_trace_in_a_blocked_location_is_not_read(repository: WriteOnceFiles) -> None:
     with refused("is blocked"):
         artifact_files(f"unlearn-file://{repository.artifact_dir}/{BLOCKED}").download_trace_data()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "unlearn-file:///etc",
+        "unlearn-file:ROOT",
+        "unlearn-file://localhostROOT",
+        "unlearn-file://ROOT/artifacts/../k",
+        "unlearn-file://ROOT/artifacts/%2e%2e",
+        "unlearn-file://ROOT/artifacts2",
+        "unlearn-file:artifacts",
+        "unlearn-file://ROOT\n",
+        "unlearn-file://ROOT/out",
+        "Unlearn-File://ROOT",
+        " unlearn-file://ROOT",
+        "unlearn-file:",
+    ],
+)
+def test_what_clients_name_by_the_scheme_of_the_gate_is_not_touched_outside_the_destination(store: GuardedStore, tmp_path: Path, uri: str) -> None:
+    (tmp_path / "out").symlink_to(tmp_path)
+    (tmp_path / "artifacts2").mkdir()
+    named = get_artifact_repository(uri.replace("ROOT", str(tmp_path)))
+    for ask in (named.list_artifacts, named.get_local_path, named.download_artifacts, named.delete_artifacts):
+        with refused("only this server itself names locations by unlearn-"):
+            ask("mlflow.db")
+    with refused("only this server itself names locations by unlearn-"):
+        stream(named, "x", b"x")
+
+
+def test_below_the_destination_the_scheme_of_the_gate_names_what_is_guarded_like_all_else(repository: WriteOnceFiles) -> None:
+    assert artifact_files(f"unlearn-file://{repository.artifact_dir}/{RUN}").download_artifacts("weights")
+    with refused("is blocked"):
+        artifact_files(f"unlearn-file://{repository.artifact_dir}/{BLOCKED}").download_artifacts("weights")
 
 
 def test_a_blocked_model_is_listed(repository: WriteOnceFiles) -> None:

@@ -183,16 +183,36 @@ def test_a_large_file_is_refused_before_it_is_uploaded(repository: WriteOnceObje
 def test_a_version_that_is_registered_during_an_upload_does_not_get_the_file(repository: WriteOnceObjects, store: GuardedStore) -> None:
     begun = repository.create_multipart_upload("more", 1, FREE)
     store.register(FREE, at=2)
-    store.custody.reload()
     with refused("belongs to a registered"):
         repository.complete_multipart_upload("more", begun.upload_id, [], FREE)
 
 
-def test_there_is_no_url_to_write_files_of_a_model_with(repository: WriteOnceObjects) -> None:
+def test_a_version_that_is_registered_while_a_file_of_its_run_is_sent_does_not_get_the_file(
+    repository: WriteOnceObjects,
+    store: GuardedStore,
+    bucket: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = S3ArtifactRepository._upload_file
+
+    def registered_meanwhile(*asked: Any) -> None:
+        store.register(RUN, at=2)
+        begun(*asked)
+
+    monkeypatch.setattr(S3ArtifactRepository, "_upload_file", registered_meanwhile)
+    for write in (upload, large):
+        with refused("belongs to a registered"):
+            write(repository, f"{RUN}/weights", tmp_path)
+    assert held(bucket, f"{RUN}/weights") == b"first"
+
+
+def test_there_is_no_url_to_write_with_since_what_it_writes_to_may_be_registered_meanwhile(repository: WriteOnceObjects) -> None:
     for path, words in ((f"{FREE}/more", "uploaded through the server"), (f"{REGISTERED}/more", "belongs to a registered")):
         with refused(words):
             repository.create_presigned_upload_url(path)
-    assert "X-Amz-Signature" in repository.create_presigned_upload_url(f"{RUN}/log.txt").presigned_url
+    with refused("uploaded through the server"):
+        repository.create_presigned_upload_url(f"{RUN}/model/weights")
 
 
 @pytest.mark.parametrize("path", ["../x", "0/%2e%2e/x", "/x", "0//models/x", "0/./x", "x\0"])
@@ -215,6 +235,26 @@ def test_trace_data_are_written_where_no_version_is_registered(repository: Write
     with refused("belongs to a registered"):
         artifact_objects(f"unlearn-s3://models/p/{REGISTERED}").upload_archived_trace_data_bytes(b"x")
     assert [each.path for each in repository.list_artifacts(RUN)] == [f"{RUN}/traces.pb", f"{RUN}/weights"]
+
+
+@pytest.mark.parametrize("uri", ["unlearn-s3://other", "unlearn-s3://models", "unlearn-s3://models/p2", "unlearn-s3://other/models/p"])
+def test_what_clients_name_by_the_scheme_of_the_gate_is_not_touched_outside_the_destination(store: GuardedStore, tmp_path: Path, uri: str) -> None:
+    named = artifact_objects(uri)
+    for ask in (
+        named.list_artifacts,
+        lambda: named.download_artifacts("weights", str(tmp_path)),
+        lambda: upload(named, "x/weights", tmp_path),
+        lambda: named.delete_artifacts("x"),
+        lambda: named.get_download_presigned_url("weights"),
+    ):
+        with refused("only this server itself names locations by unlearn-"):
+            ask()
+
+
+@pytest.mark.parametrize("uri", ["Unlearn-S3://models/p", "unlearn-s3:models/p", "unlearn-s3://models/p/../q", "unlearn-s3://models/p?x"])
+def test_a_bucket_that_is_spelled_otherwise_is_none(store: GuardedStore, uri: str) -> None:
+    with pytest.raises(MlflowException, match=r"expected s3://|Not an S3 URI|can be read in two ways"):
+        artifact_objects(uri).list_artifacts()
 
 
 def test_without_a_gate_in_the_server_nothing_is_served(repository: WriteOnceObjects, tmp_path: Path) -> None:
