@@ -71,8 +71,8 @@ def _reasons(evidence: Evidence) -> Iterator[Reason]:
 
 def _proven(lineage: VersionLineage, proof: Proof) -> Iterator[Reason]:
     """What is signed about one version."""
-    yield from proof.problems
-    if not proof.statement and not proof.problems:
+    yield from proof.doubts
+    if not proof.statement and not proof.doubts:
         need = "certificate" if lineage.requests else "signed lineage"
         yield Reason(answer="undecided", code="unsigned", text=f"{lineage.model}: no {need} binds its data and weights to a trusted key")
     if not proof.holds:

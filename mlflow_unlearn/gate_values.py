@@ -27,12 +27,16 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What is signed about one version, verified; what of it does not hold, or contradicts the registry, is in `problems`."""
+    """What is signed about one version, verified; what of it does not hold is in `problems`, what the registry has otherwise also in `recorded`."""
 
     statement: str = ""
     """Payload digest; empty where nothing is signed or it cannot be read."""
     kind: Literal["certificate", "lineage"] = "lineage"
     problems: tuple[Reason, ...] = ()
+    recorded: tuple[Reason, ...] = ()
+    """Where data and ancestors in the registry are not those that were signed. Whoever may write to a run can bring that about afterwards."""
+    signed: VersionLineage | None = None
+    """The lineage with the data and ancestors that were signed."""
     signers: frozenset[str] = frozenset()
     """Holders of the keys that signed and count."""
     holders: frozenset[str] = frozenset()
@@ -51,9 +55,14 @@ class Proof:
     """Until when the statement holds."""
 
     @property
+    def doubts(self) -> tuple[Reason, ...]:
+        """What of it does not hold, and what the registry has otherwise."""
+        return (*self.problems, *self.recorded)
+
+    @property
     def holds(self) -> bool:
         """Whether something is signed and nothing of it is in doubt."""
-        return bool(self.statement) and not self.problems
+        return bool(self.statement) and not self.doubts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,16 @@ class Use(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Signed:
+    """An answer by what was signed alone."""
+
+    answer: Answer
+    reasons: tuple[Reason, ...]
+    due: datetime | None = None
+    """As `Standing.due`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Standing:
     """The gate's answer about one version for one alias, as it is kept: it stands while nothing of what it rests on changes."""
 
@@ -73,13 +83,15 @@ class Standing:
     """The same of what the registry has about its ancestors."""
     location: str
     """Of its files."""
-    bound: str = ""
+    bound: str
     """Digest of the settings and of the registry's row of it alone: what is looked at though ledger and files do not answer."""
     at: datetime
     until: datetime | None = None
     """When the first signature or review it rests on runs out."""
     due: datetime | None = None
     """When the first request that reaches it is due, if all of them are open."""
+    signed: Signed | None = None
+    """The answer to whoever follows or reads, where the registry has data or ancestors otherwise than was signed; None: the same."""
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -128,9 +140,10 @@ def rule(standing: Standing, use: Use, policy: GatePolicy, now: datetime, *, hel
         now: the moment.
         held_lately: whether the alias pointed at this version within `policy.rollback_days`.
     """
-    bound = _because(standing, policy, now)
-    reasons = tuple(reason.text for reason in bound)
-    codes = tuple(dict.fromkeys(reason.code for reason in bound))
+    standing = standing if use is Use.POINT else by_signatures(standing)
+    because = _because(standing, policy, now)
+    reasons = tuple(reason.text for reason in because)
+    codes = tuple(dict.fromkeys(reason.code for reason in because))
     requested = standing.wrong_by_request if use is Use.READ else standing.only_requested
     waits = requested and policy.on_request == "due" and standing.due is not None and now < standing.due
     if standing.answer == "yes" or (use is Use.READ and not standing.wrong):
@@ -148,9 +161,16 @@ def rule(standing: Standing, use: Use, policy: GatePolicy, now: datetime, *, hel
 
 def blocked_from(standing: Standing, policy: GatePolicy) -> datetime | None:
     """The moment from which nobody may read a version's files; None where none is foreseen."""
+    standing = by_signatures(standing)
     if standing.enforcement != "enforce" or not standing.wrong:
         return None
     return standing.due if standing.wrong_by_request and policy.on_request == "due" else standing.at
+
+
+def by_signatures(standing: Standing) -> Standing:
+    """The answer to whoever follows or reads: by what was signed, or anybody who may write to a run could stop what is deployed."""
+    signed = standing.signed
+    return standing if signed is None else replace(standing, answer=signed.answer, reasons=signed.reasons, due=signed.due, signed=None)
 
 
 def stricter(one: Enforcement, other: Enforcement) -> Enforcement:

@@ -41,7 +41,7 @@ def standing(*reasons: Reason, due: datetime | None = None, enforcement: str = "
     """As the gate answers: no where something speaks against it, undecided where something is missing."""
     against = {each.answer for each in reasons}
     answer: Answer = "no" if "no" in against else "undecided" if "undecided" in against else "yes"
-    kept = {"rests_on": "r", "asked": "1:a", "ancestry": "c", "location": "file:///m", "at": at, "due": due}
+    kept = {"rests_on": "r", "asked": "1:a", "ancestry": "c", "location": "file:///m", "bound": "b", "at": at, "due": due}
     return Standing(model=MODEL, alias="champion", answer=answer, reasons=reasons, enforcement=enforcement, **kept)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ size, ETag, time, and the version where the bucket keeps them.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,16 @@ from .storage_locations import object_repository
 
 RACY_S = 2.0
 """A file that changed so recently may change again within the same tick of the clock that stamps files (FAT: 2 s), and look the same."""
+_SILENT = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "EBUSY", "EINTR", "EAGAIN", "ENODEV", "ENXIO", "ENOLCK", "EKEYEXPIRED"),
+        *("ENOTCONN", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+        *("ENOMEM", "EMFILE", "ENFILE"),
+    )
+    if hasattr(errno, name)
+)
+"""What a failing disk says, on this machine or behind a network, and a process without room. Nobody who may only write files brings that about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +64,19 @@ def listing(direct_uri: str) -> Listing:
     Raises:
         StoreError: the location is not there or does not answer.
         ConfigError: boto3 is not installed.
-        TamperedError: something lies there that is no file of a model.
+        TamperedError: something lies there that is no file of a model, or that a disk which is well cannot look at: somebody put it there.
     """
     if direct_uri.startswith("s3:"):
         return _listed(list(_objects(direct_uri)))
+    root = unquote(urlparse(direct_uri).path)
     try:
-        return _listed(list(_files(unquote(urlparse(direct_uri).path))))
+        return _listed(list(_files(root)))
     except OSError as error:
-        raise StoreError(f"{direct_uri}: cannot be listed ({type(error).__name__}); look whether the model's files are still there") from error
+        what, where = errno.errorcode.get(error.errno or 0, type(error).__name__), str(error.filename or root)
+        if (error.errno == errno.ENOENT and where == root) or (error.errno in _SILENT and not os.path.islink(where)):  # noqa: PTH114 - raises nothing
+            raise StoreError(f"{direct_uri}: cannot be listed ({what}); look whether the model's files are still there") from error
+        words = "expected the files of a model that the server may read, and nothing else; log the model again"
+        raise TamperedError(f"{direct_uri}{where.removeprefix(root)[:200]}: cannot be looked at ({what}), {words}") from error
 
 
 _Row = tuple[str, int, float, tuple[Any, ...]]
@@ -74,19 +90,26 @@ def _listed(rows: list[_Row]) -> Listing:
     return Listing(fingerprint=digest.hexdigest(), files=len(rows), bytes=sum(row[1] for row in rows), newest=newest)
 
 
-def _files(folder: str, prefix: str = "") -> Iterator[_Row]:
+def _files(root: str) -> Iterator[_Row]:
+    """Folder by folder, without one of them open while another is read, so that no number of folders in one another is too many."""
+    folders = [(root, "")]
+    while folders:
+        folder, prefix = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+                else:
+                    yield _row(prefix + entry.name, entry)
+
+
+def _row(path: str, entry: os.DirEntry[str]) -> _Row:
     """Links to files are followed, as they are when a model is hashed; linked folders and special files are refused, as they are then."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path, path + "/")
-            elif entry.is_file():
-                stat = entry.stat()
-                newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
-                yield path, stat.st_size, newest / 1e9, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            else:
-                raise TamperedError(f"{entry.path}: neither a file nor a folder of the model, expected nothing else there; log the model again")
+    if not entry.is_file():
+        raise TamperedError(f"{entry.path}: neither a file nor a folder of the model, expected nothing else there; log the model again")
+    stat = entry.stat()
+    newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    return path, stat.st_size, newest / 1e9, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 def _objects(uri: str) -> Iterator[_Row]:

@@ -70,7 +70,8 @@ class Entry:
     answer: str
     """The gate's: yes, no, undecided; or `none` where no evidence was asked for."""
     outcome: str
-    """`granted`, `observed` (granted although the answer is not yes), `rollback`, `refused`, `found` (how it was before the gate came) or `alarm`."""
+    """`granted`, `observed` and `warned` (granted although the answer is not yes), `rollback`, `refused`, `found` (how it was before the gate came)
+    or `alarm`."""
     codes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()

@@ -57,10 +57,11 @@ _RECORDED = sql.union_all(
     .group_by(_PARAMS.c.run_uuid),
 )
 """Datasets and models that runs read or made, our tags of runs and logged models, and how many params each run has: a param is only ever added."""
+_PLACE = sql.func.coalesce(sql.func.nullif(_VERSIONS.c.storage_location, ""), _VERSIONS.c.source)
 _LYING = (
-    sql.select(_VERSIONS.c.name, _VERSIONS.c.version)
+    sql.select(_VERSIONS.c.name, _VERSIONS.c.version, _PLACE.label("place"))
     .where(_here(_VERSIONS), _VERSIONS.c.current_stage != _DELETED)
-    .where(_in(sql.func.coalesce(sql.func.nullif(_VERSIONS.c.storage_location, ""), _VERSIONS.c.source), "locations"))
+    .where(_in(_PLACE, "locations"))
     .order_by(_VERSIONS.c.creation_time, _VERSIONS.c.name, _VERSIONS.c.version)
 )
 _HOLDER = sql.select(_ALIASES.c.version).where(_here(_ALIASES), _ALIASES.c.name == sql.bindparam("name"), _ALIASES.c.alias == sql.bindparam("alias"))
@@ -163,6 +164,11 @@ def located(connection: Connection) -> list[tuple[ModelVersion, str]]:
 def lying_at(connection: Connection, locations: Sequence[str]) -> tuple[ModelVersion, ...]:
     """Versions whose files are at one of these locations, as the table spells it, in the order of their registration."""
     return tuple(ModelVersion(name=row.name, version=str(row.version)) for row in connection.execute(_LYING, {"locations": locations}).all())
+
+
+def occupied(connection: Connection, locations: Sequence[str]) -> frozenset[str]:
+    """Those of these locations where files of a version are."""
+    return frozenset(row.place for row in connection.execute(_LYING, {"locations": locations}).all())
 
 
 def signed(connection: Connection) -> frozenset[ModelVersion]:

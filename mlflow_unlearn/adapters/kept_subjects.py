@@ -16,13 +16,13 @@ from ..lineage import ModelVersion
 from ..verifier import RefusedError, UndecidedError, subject_of
 from .file_listings import Listing, listing
 from .gate_tables import KeptRows, take_turn
-from .gate_views import lying_at
+from .gate_views import lying_at, occupied
 from .storage_locations import Storage
 
 _KIND, _WEIGHTS = "subject", "weights"
 """Kept rows: the subjects by location, and where weights lie by their tensor digest."""
 _PLACES = 100
-"""Locations of equal weights that are remembered; the first ones, so that nobody's copies push them out."""
+"""Locations of equal weights that are remembered; the first ones where a version still is, so that nobody's copies push them out."""
 _TRIES = 3
 _IN_MEMORY = 1000
 """Models; some kilobytes each."""
@@ -56,7 +56,7 @@ class KeptSubjects:
         if found is not None:
             return found
         with self._turn(location):
-            return self._kept(location, listing(direct)) or self._hashed(location, direct, asked)
+            return self._kept(location, listing(direct), asked) or self._hashed(location, direct, asked)
 
     def with_weights(self, digest: str) -> tuple[ModelVersion, ...]:
         """Registered versions whose files had these weights when they were hashed last, in the order of their registration; nothing is hashed.
@@ -101,18 +101,22 @@ class KeptSubjects:
             then, subject = self._remembered.get(location, ("", []))
         return subject if then == now.fingerprint else None
 
-    def _kept(self, location: str, now: Listing) -> Subject | None:
+    def _kept(self, location: str, now: Listing, asked: str) -> Subject | None:
         if (found := self._in_memory(location, now)) is not None:
             return found
         try:
             with self._engine.connect() as connection:
                 body = self._rows.get(connection, _KIND, location)
+                placed = self._placed(connection, _weights(body), location)
         except SQLAlchemyError as error:
             raise _silent(error) from error
         if body is None or body.get("fingerprint") != now.fingerprint:
             return None
         subject: Subject = body["subject"]
-        self._remember(location, now.fingerprint, subject)
+        if placed:
+            self._remember(location, now.fingerprint, subject)
+        else:  # there was no room; by now there may be
+            self._keep(location, now.fingerprint, subject, asked)
         return subject
 
     def _hashed(self, location: str, direct: str, asked: str) -> Subject:
@@ -140,20 +144,39 @@ class KeptSubjects:
             raise StoreError(f"{location}: cannot be read ({type(error).__name__}); look at the server's access to the model's files") from error
 
     def _keep(self, location: str, fingerprint: str, subject: Subject, asked: str) -> None:
-        self._remember(location, fingerprint, subject)
+        placed = True
         try:
             with self._engine.begin() as connection:
                 take_turn(connection)
                 self._rows.put(connection, _KIND, location, body := {"fingerprint": fingerprint, "subject": subject})
                 self._place(connection, _weights(body), location, asked)
+                placed = self._placed(connection, _weights(body), location)
         except SQLAlchemyError as error:
             _logger.warning("%s: its digests cannot be kept (%s); another server hashes it again", location, type(error).__name__)
+        if placed:
+            self._remember(location, fingerprint, subject)
+
+    def _placed(self, connection: Connection, digest: str, location: str) -> bool:
+        return not digest or location in (self._rows.get(connection, _WEIGHTS, digest) or {})
 
     def _place(self, connection: Connection, digest: str, location: str, asked: str) -> None:
         """Remember where weights lie, by the spelling that the registry has too."""
         known = (self._rows.get(connection, _WEIGHTS, digest) or {}) if digest else {}
-        if digest and location not in known and len(known) < _PLACES:
+        if not digest or location in known:
+            return
+        if len(known) >= _PLACES:
+            known = self._registered(connection, known)
+        if len(known) < _PLACES:
             self._rows.put(connection, _WEIGHTS, digest, {**known, location: sorted({location, asked})})
+
+    def _registered(self, connection: Connection, places: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """The places where a version still is; whatever comes back to one of the others gets its place again when it is asked for."""
+        there = occupied(connection, [each for named in places.values() for each in named])
+        left = {place: named for place, named in places.items() if not there.isdisjoint(named)}
+        with self._mine:
+            for place in places.keys() - left.keys():
+                self._remembered.pop(place, None)
+        return left
 
     def _remember(self, location: str, fingerprint: str, subject: Subject) -> None:
         with self._mine:

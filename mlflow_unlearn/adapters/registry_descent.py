@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import StoreError
 from ..lineage import Descent, ModelVersion, Relation, VersionLineage
 from .registry_apart import apart
-from .registry_files import FileHints, KeptAnswers, Repositories, file_hints
+from .registry_files import KeptAnswers, Repositories, file_hints
 from .registry_hints import hinted, inputs, model_source, params_of, stated
 from .registry_references import LOGGED, Reference, Registered, copied_from, registered
 from .registry_rows import (
@@ -32,6 +32,7 @@ from .registry_rows import (
     RunRow,
     VersionRow,
 )
+from .registry_texts import FileHints
 
 DATASET_TAG, VERDICT_TAG = "unlearn.dvc.", "unlearn.verdict."
 PARENT_TAG = "unlearn.parent"
@@ -40,6 +41,12 @@ UNKNOWN_BASE = "it was trained from a local model that is no registered version,
 GONE = "it was made from a logged model or run that no longer exists, and nobody knows what that one saw"
 NO_RUN = "its source run no longer exists"
 UNFORESEEN = "its lineage cannot be worked out: look at its tags, at its run's params and dataset inputs, and at its own files"
+_REFERENCES = 100
+"""Origins that are followed for a version, whoever named them: a client may write any number."""
+TOO_MANY = (
+    f"more than {_REFERENCES} models, runs or paths are named as its origin, and the rest is not followed: "
+    "register it from a run whose params and inputs name only what it was made from"
+)
 _BARE = "with which no DVC dataset was logged"
 _ANSWERED = re.compile(f"{GONE}$|{UNKNOWN_BASE}$|.* {_BARE}$")
 """Origins that nobody recorded, and that a person who was there may state (`adopt`)."""
@@ -144,8 +151,15 @@ class Origins:
 
     def _follow(self, references: deque[Reference], versions: Registered, walk: _Walk, seen: set[str | None]) -> None:
         """Each reference to its versions; through what is no version, on to what that was made from."""
+        followed: set[tuple[str, bool]] = set()
         while references:
             reference = references.popleft()
+            if (reference.text, reference.certain) in followed:
+                continue
+            if len(followed) == _REFERENCES:
+                walk.problems = {TOO_MANY: None, **walk.problems}  # first, since not all are put into words
+                return
+            followed.add((reference.text, reference.certain))
             target = versions.target(reference.text)
             node = target.logged_model or target.run
             if node is not None and node in seen:
@@ -251,7 +265,7 @@ def by_name(states: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, md5 in known:
         key = name if states_of[name] == 1 else f"{name}/{md5[:8]}"
-        while key in found:  # whoever logs a dataset chooses its name and its digest
+        while found.get(key, md5) != md5:  # whoever logs a dataset chooses its name and its digest
             key = f"{key}/{md5}"
         found[key] = md5
     return found

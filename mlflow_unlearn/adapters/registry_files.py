@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -16,40 +16,12 @@ from urllib.parse import unquote, urlparse
 
 from ..digests import canonical_json, write_atomically
 from .registry_apart import apart
-from .registry_rows import names_base
+from .registry_texts import ADAPTER, LARGEST, MLMODEL, TOO_LARGE, UNREADABLE_FILES, FileHints, Hint, hints_in
 
-_MLMODEL, _ADAPTER = "MLmodel", "adapter_config.json"
 _THREADS = 16
-_LARGEST = 4 * 2**20
-"""Bytes; MLflow's own are some kilobytes, and a signature with ten thousand columns makes one of a megabyte."""
-_DEEPEST = 100
-"""Levels of an MLmodel; MLflow's own have five."""
-_MOST = 20_000
-"""Characters that the bases of one model may take up in all: they are kept, and read whenever a lineage is."""
 _logger = logging.getLogger(__name__)
-UNREADABLE_FILES = "its files, which may name a base model, cannot be read"
-
 Repositories = Callable[[str], Any]
 """Location -> MLflow's repository of the files there."""
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Hint:
-    """A base model that a file names, by whatever name."""
-
-    text: str
-    evidence: str
-    adapter: bool = False
-    certain: bool = True
-    """False where the name may also be that of the folder these very weights were read from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileHints:
-    """What the files of one model say."""
-
-    hints: tuple[Hint, ...] = ()
-    problem: str | None = None
 
 
 @dataclass
@@ -127,12 +99,12 @@ def local_folder(location: str) -> str | None:
 
 
 def _local(location: str, folder: str, kept: KeptAnswers) -> FileHints:
-    stamp = _stamp(f"{folder}/{_MLMODEL}") or _stamp(f"{folder}/{_ADAPTER}")
+    stamp = _stamp(f"{folder}/{MLMODEL}") or _stamp(f"{folder}/{ADAPTER}")
     if stamp is None:
         return FileHints()  # nothing was logged there, or it is gone: no word about a base
     answer = kept.get(location, stamp)
     if answer is None:
-        answer = _encoded(_hints({path.relative_to(folder).as_posix(): _read(path) for path in _texts(Path(folder))}))
+        answer = _encoded(hints_in(_contents(Path(folder))))
         kept.keep(location, stamp, answer)
     return _decoded(answer)
 
@@ -147,20 +119,27 @@ def _stamp(path: str) -> list[int] | None:
 
 
 def _texts(folder: Path) -> Iterator[Path]:
-    if (folder / _MLMODEL).is_file():
-        yield folder / _MLMODEL
-    yield from sorted(folder.rglob(_ADAPTER))
+    if (folder / MLMODEL).is_file():
+        yield folder / MLMODEL
+    yield from sorted(folder.rglob(ADAPTER))
 
 
-def _read(path: Path) -> str:
-    """The text of a small file.
+def _contents(folder: Path) -> dict[str, bytes]:
+    """What is in the files, by name; of all together no more than shows that it is too much.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is too large to be one.
+        OSError: one cannot be read.
     """
-    if path.stat().st_size > _LARGEST:
-        raise ValueError("too large")
-    return path.read_text()
+    found: dict[str, bytes] = {}
+    left = LARGEST + 1
+    for path in _texts(folder):
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError(f"{path.name} is no file")
+        with path.open("rb") as file:
+            content = file.read(left)
+        found[path.relative_to(folder).as_posix()] = content
+        left -= len(content)
+    return found
 
 
 def _remote(locations: list[str], kept: KeptAnswers, repositories: Repositories) -> dict[str, FileHints]:
@@ -188,80 +167,10 @@ def _downloaded(repositories: Repositories, location: str) -> FileHints:
     sizes = {each.path: each.file_size for each in store.list_artifacts()}
     if "peft" in sizes:
         sizes |= {each.path: each.file_size for each in store.list_artifacts("peft")}
-    wanted = [name for name in (_MLMODEL, _ADAPTER, f"peft/{_ADAPTER}") if name in sizes]
-    if any((sizes[name] or 0) > _LARGEST for name in wanted):
-        return FileHints(problem=UNREADABLE_FILES)
-    return _hints({name: Path(store.download_artifacts(name)).read_text() for name in wanted})
-
-
-def _hints(texts: Mapping[str, str]) -> FileHints:
-    """What MLmodel (`flavors`, `metadata`) and adapter configurations say; one that cannot be parsed is a problem."""
-    hints: set[Hint] = set()
-    try:
-        for name, text in texts.items():
-            hints.update(_adapter(json.loads(text)) if name.endswith(_ADAPTER) else _mlmodel(_yaml(text)))
-        words = "".join(hint.text + hint.evidence for hint in hints).encode()  # half a letter is no text
-    except (ValueError, RecursionError):
-        return FileHints(problem=UNREADABLE_FILES)
-    return FileHints(hints=tuple(sorted(hints))) if len(words) <= _MOST else FileHints(problem=UNREADABLE_FILES)
-
-
-def _yaml(text: str) -> Any:
-    """MLmodel as MLflow itself reads it.
-
-    Raises:
-        ValueError: it is not YAML, or so deep that the parser in C would take the process with it.
-    """
-    import yaml  # type: ignore[import-untyped]
-
-    loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
-    try:
-        for event in yaml.parse(text, Loader=loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _DEEPEST:
-                raise ValueError("too deep")
-        return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
-    except yaml.YAMLError as error:
-        raise ValueError("not YAML") from error
-
-
-def _adapter(document: Any) -> list[Hint]:
-    base = _mapping(document).get("base_model_name_or_path")
-    return [Hint(text=base, evidence="base_model_name_or_path of the adapter", adapter=True)] if isinstance(base, str) and base else []
-
-
-def _mlmodel(document: Any) -> list[Hint]:
-    flavors = _mapping(_mapping(document).get("flavors"))
-    found = _transformers(_mapping(flavors.get("transformers")))
-    for artifact in _mapping(_mapping(flavors.get("python_function")).get("artifacts")).values():
-        if isinstance(uri := _mapping(artifact).get("uri"), str):
-            found.append(Hint(text=uri, evidence="artifact in MLmodel", certain=False))
-    for key, value in _mapping(_mapping(document).get("metadata")).items():
-        if isinstance(value, str) and value and names_base(str(key), value):
-            found.append(Hint(text=value, evidence=f"metadata {key} of MLmodel"))
-    return found
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """What should be a mapping, or is not there.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"expected a mapping, found {type(value).__name__}")
-    return value or {}
-
-
-def _transformers(flavor: Mapping[str, Any]) -> list[Hint]:
-    """`source_model_name` is the folder the weights were read from: with weights saved that may be where training left them."""
-    adapter = bool(flavor.get("peft_adaptor"))
-    names = {key: flavor.get(key) for key in ("local_base_model_path", "source_model_name")}
-    return [
-        Hint(text=name, evidence=f"{key} of MLmodel", adapter=adapter, certain=adapter or not flavor.get("model_binary"))
-        for key, name in names.items()
-        if isinstance(name, str) and name
-    ]
+    wanted = [name for name in (MLMODEL, ADAPTER, f"peft/{ADAPTER}") if name in sizes]
+    if any((sizes[name] or 0) > LARGEST for name in wanted):
+        return FileHints(problem=TOO_LARGE)
+    return hints_in({name: Path(store.download_artifacts(name)).read_bytes() for name in wanted})
 
 
 def _encoded(found: FileHints) -> Any:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ..lineage import Relation
-from .registry_files import Hint
 from .registry_references import LOGGED, Reference
 from .registry_rows import BASE_MODEL_TAG, RELATION_TAG, DatasetRow, LoggedModelRow, RunRow
+from .registry_texts import Hint
 
 _SHORT = re.compile(r"[^/\s:]+/\d+")
 """`NAME/VERSION`, as `unlearn.parent` is written, where `models:/NAME/VERSION` is meant."""

@@ -26,6 +26,8 @@ _DIGITS = 20
 """No version has more; Python makes no number of some thousands."""
 _PATH = 4096
 """Characters; no path is longer on Linux."""
+_PARTS = 64
+"""Folders of a path that are looked up, from the first."""
 _SHOWN = 200
 NOTHING = frozenset({"", "none", "null", "true", "false"})
 UNREGISTERED = "it was made from a model at a local path or address that is no registered version, and nobody knows what that one saw"
@@ -112,7 +114,7 @@ class Registered:
         return Target(versions=(holder,) if holder else (), problem=problem)
 
     def _path(self, text: str) -> Target:
-        parts = _normal(text).split("/") if len(text) <= _PATH else []
+        parts = _normal(text).split("/")[:_PARTS] if len(text) <= _PATH else []
         for end in range(len(parts), 1, -1):
             if versions := self.paths.get("/".join(parts[:end])):
                 return Target(versions=versions)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LineageError
-from ..lineage import ModelVersion, Relation, VersionLineage
+from ..lineage import Descent, ModelVersion, Relation, VersionLineage
 from ..statements import ADOPTED, CERTIFICATE, LINEAGE, TRAINED, Registration
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class StatedLineage:
             *found,
             *(f"{each}: {parents[each]} in the registry, {relation} signed" for each, relation in signed_as.items() if parents[each] != relation),
         )
+
+    def in_place_of(self, lineage: VersionLineage) -> VersionLineage:
+        """What the registry says of a version, with the data and ancestors that were signed in place of those it has now."""
+        data = self.datasets if self.whole else {name: md5 for name, md5 in lineage.datasets.items() if md5 in self.datasets.values()}
+        made_from = [Descent(parent=model, relation=each.relation, evidence="signed") for model, each in self.ancestors.items()]
+        return replace(lineage, datasets=data, ancestors=tuple(made_from), adopted=self.adopted, problem=None)
 
     def exchanged(
         self, registered: Callable[[ModelVersion], Registration], weights: Mapping[ModelVersion, str] = MappingProxyType({})

@@ -79,7 +79,7 @@ def review(uri: str, alias: str, kind: ReviewKind, reason: str, passphrase: Pass
     signer = signer_for(Role.REVIEWER, trust, bench.settings, passphrase)
     holder = trust.keys[signer.key_id].holder
     if not proof.holds:
-        raise LineageError("\n".join([f"{model}: nothing is signed that could be reviewed", *(problem.text for problem in proof.problems)]))
+        raise LineageError("\n".join([f"{model}: nothing is signed that could be reviewed", *(doubt.text for doubt in proof.doubts)]))
     if holder in proof.signers | proof.holders:
         raise LineageError(f"{model}: {holder} signed its {proof.kind}, and nobody reviews what he or she signed; another person has to")
     if kind is ReviewKind.OVERRIDE:

@@ -11,8 +11,6 @@ from ..documents import decode, moment
 from ..errors import ConfigError
 from ..lineage import ModelVersion
 
-BLOCK = "block"
-"""Kept rows: locations that are blocked."""
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 

@@ -43,7 +43,8 @@ def warn_caller(words: str) -> None:
 
     if not has_request_context():
         return
-    line = " ".join(words.split()).encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")[:_LONGEST_HEADER]
+    line = "".join(each if " " <= each <= "~" else "?" for each in " ".join(words.split()))  # a server sends no answer with anything else in it
+    line = line.replace("\\", "/").replace('"', "'")[:_LONGEST_HEADER]
 
     @after_this_request
     def warned(response: Response) -> Response:

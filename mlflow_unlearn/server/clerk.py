@@ -71,7 +71,7 @@ class Clerk:
         entry = replace(entry, reasons=tuple(reason[:_LONGEST_REASON] for reason in entry.reasons))
         if self._said_lately(entry.actor, entry.action, entry.model, entry.version, entry.alias, entry.outcome, *entry.codes):
             return
-        self.write_refused(entry)
+        (self.write_refused if entry.outcome == "refused" else self.write)(entry)
 
     def write_refused(self, entry: Entry) -> None:
         """Write down a refusal in a transaction of its own, unless its user was refused too often in this minute."""

@@ -23,7 +23,7 @@ from ..adapters.storage_locations import Storage
 from ..documents import decode, encode
 from ..errors import ConfigError, LineageError
 from ..lineage import ModelVersion
-from ..ruling import Standing, fresh, under
+from ..ruling import Signed, Standing, by_signatures, fresh, under
 from ..stages.gating import Question, answer
 from ..stages.proving import Subject
 from .project import Project
@@ -36,15 +36,13 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 
-KIND, GRANTED = "decision", "granted"
-"""Kept rows: the last answers, and the last of them that were a yes."""
+KIND = "decision"
+"""Kept rows: the last answers."""
 LONGEST = timedelta(hours=1)
 """What nothing points at, such as a key's last day or a new state of the data, is seen after so long at the latest."""
 NO_FILES = frozenset({"", "dummy-source", "prompt-template"})
 """Locations of prompts, which MLflow keeps as registered models: there is nothing to load, whatever a tag says."""
 _BY_HTTP = ("mlflow-artifacts:", "http:", "https:")
-_RECORDED = frozenset({"registry_differs", "unknown"})
-"""Codes of what follows from what runs recorded."""
 _IN_MEMORY = 10_000
 """Answers that are kept decoded."""
 _TRIES = 3
@@ -137,40 +135,28 @@ class Decisions:
     def _to_follow(self, model: ModelVersion, alias: str, kept: Standing | None, row: VersionRow | None) -> Standing:
         now = self._resting(model, row)
         if kept is None or not self._holds(kept, now):
-            return self._or_granted(self.decide(model, alias, to_follow=True), alias)
+            return self._told(self.decide(model, alias, to_follow=True), alias)
         if kept.asked == self.project.asked():
-            return self._or_granted(kept, alias)
+            return self._told(kept, alias)
         if self.project.last_policy().gate.on_request != "due":
-            return self._or_granted(self.decide(model, alias, to_follow=True), alias)
+            return self._told(self.decide(model, alias, to_follow=True), alias)
         self.refresh(model, alias)
         return kept
 
     def _stands_in(self, kept: Standing, row: VersionRow) -> bool:
-        return kept.bound == bound(self.project.stamp(), row) and fresh(kept, self.project.last_policy().gate, datetime.now(UTC))
+        """Whether settings, version and files are those of an answer; files that nobody can look at now may be."""
+        if kept.bound != bound(self.project.stamp(), row) or not fresh(kept, self.project.last_policy().gate, datetime.now(UTC)):
+            return False
+        try:
+            return self._resting(kept.model, row).digest == kept.rests_on
+        except SILENT:
+            return True
 
-    def _or_granted(self, standing: Standing, alias: str) -> Standing:
-        """The last yes for a while, where nothing keeps from it but what a run recorded after it was signed for.
-
-        Whoever may write to a run can add to what it recorded, also what nobody can make out, and so stop what is deployed. Files, settings, what
-        is signed and who its ancestors are is as it was, and what was asked too, if that stops at once; an alias is not set anew on that.
-        """
-        if not standing.codes or not set(standing.codes) <= _RECORDED:
-            return standing
-        with self.engine.connect() as connection:
-            body = self.rows.get(connection, GRANTED, self.name(standing.model, alias))
-        granted, gate = decoded(body) if body is not None else None, self.project.last_policy().gate
-        if granted is None or granted.rests_on != standing.rests_on or not fresh(granted, gate, datetime.now(UTC)):
-            return standing
-        if (gate.on_request == "at_once" and granted.asked != standing.asked) or not self._as_registered(granted):
-            return standing
-        self.alarm(standing.model, alias, "; ".join(reason.text for reason in standing.reasons if reason.answer != "note"))
-        return replace(granted, alias=alias)
-
-    def _as_registered(self, granted: Standing) -> bool:
-        """Whether the rows of a version and of its ancestors are those of then, whatever their runs recorded since."""
-        with self.engine.connect() as connection:
-            now = ancestry(connection, version_rows(connection, granted.closure))
-        return now.partition(".")[0] == granted.ancestry.partition(".")[0]
+    def _told(self, standing: Standing, alias: str) -> Standing:
+        """With an alarm where what was signed gives a yes, and what the registry has otherwise since does not."""
+        if standing.answer != "yes" and by_signatures(standing).answer == "yes":
+            self.alarm(standing.model, alias, "; ".join(reason.text for reason in standing.reasons if reason.answer != "note"))
+        return standing
 
     def decide(self, model: ModelVersion, alias: str, *, to_follow: bool = False) -> Standing:
         """Work the answer out and keep it.
@@ -209,15 +195,13 @@ class Decisions:
         name = self.name(standing.model, alias)
         with writing(self.engine) as connection:
             self.rows.put(connection, KIND, name, encode(standing))
-            if standing.answer == "yes":
-                self.rows.put(connection, GRANTED, name, encode(standing))
         return standing
 
     def _decided(self, resting: Resting, asked: str, alias: str, subject: Subject) -> Standing:
         model, now = resting.row.model, datetime.now(UTC)
         found = answer(self.project.bench(), Question(model=model, alias=alias or None, subject=subject), now)
-        closure = tuple(each.model for each in found.evidence.closure)
-        decision, standing = found.decision, found.enforcement
+        closure, decision = tuple(each.model for each in found.evidence.closure), found.decision
+        signed = Signed(answer=found.signed.answer, reasons=found.signed.reasons, due=found.signed.due)
         with self.engine.connect() as connection:
             made_from = ancestry(connection, version_rows(connection, closure))
         return Standing(
@@ -225,7 +209,7 @@ class Decisions:
             alias=alias,
             answer=decision.answer,
             reasons=decision.reasons,
-            enforcement=standing,
+            enforcement=found.enforcement,
             evidence=decision.evidence,
             closure=closure,
             rests_on=resting.digest,
@@ -236,6 +220,7 @@ class Decisions:
             at=now.replace(microsecond=0),
             until=decision.until,
             due=decision.due,
+            signed=signed if found.signed is not decision else None,
         )
 
     def _holds(self, kept: Standing, now: Resting) -> bool:

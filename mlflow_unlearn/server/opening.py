@@ -146,8 +146,11 @@ class Rounds:
         waited = began - self.surveyed_at
         now = self._state()
         if ((now != self.seen or not self.warden.surveyed) and waited >= _BUSY_SHARE * self.took_s) or waited >= _SURVEY_S:
-            self.warden.survey()
-            self.seen, self.surveyed_at, self.took_s = now, time.monotonic(), time.thread_time() - worked
+            try:
+                self.warden.survey()
+                self.seen = now
+            finally:  # one that fails may be as much work
+                self.surveyed_at, self.took_s = time.monotonic(), time.thread_time() - worked
 
     def _state(self) -> tuple[str, ...]:
         """What a survey rests on."""

@@ -54,6 +54,8 @@ class Project:
     _opened: _Opened | None = None
     _opening: threading.RLock = field(default_factory=threading.RLock)
     _patience: Patience = field(default_factory=Patience)
+    _ledger: Ledger | None = None
+    """What was read of a ledger is not read again because another file changed, or because nobody waited for it."""
 
     def terms(self) -> Terms:
         """The policy that holds now.
@@ -108,13 +110,18 @@ class Project:
         return config.settings(self.folder)
 
     def _read(self, stamp: str) -> _Opened:
-        from ..adapters.ledger import Ledger
-
         bench = ServedBench(folder=self.folder, registry_uri=self.registry_uri, envelopes=self.envelopes, storage=self.storage, weights=self.weights)
-        settings = bench.settings
-        ledger = Ledger(settings.ledger_uri, key_id(read_tag_key(settings.tag_key_file)), settings.state / "ledger.head", kept=True)
+        ledger = self._ledger_of(bench.settings)
         terms = terms_of(bench, lambda: self._patience.ask(ledger.trusted, ledger.place))
         return _Opened(stamp=stamp, bench=bench, ledger=ledger, terms=terms)
+
+    def _ledger_of(self, settings: config.Settings) -> Ledger:
+        from ..adapters.ledger import Ledger
+
+        uri, key, known = settings.ledger_uri, key_id(read_tag_key(settings.tag_key_file)), self._ledger
+        if known is None or (known.uri, known.key_id) != (uri, key):
+            self._ledger = known = Ledger(uri, key, settings.state / "ledger.head", kept=True)
+        return known
 
 
 def _stamp(path: Path) -> list[int]:

@@ -10,24 +10,27 @@ from typing import Any
 
 from ..adapters.gate_tables import KeptRows, writing
 from ..adapters.gate_views import located, signed
+from ..adapters.guarded_locations import BLOCK
+from ..documents import decode, encode
+from ..errors import ConfigError
 from ..gate_values import Proof, Reason
 from ..lineage import ModelVersion, VersionLineage
 from ..policy import GatePolicy
 from ..records import Effect, ErasureRequest, Outcome, State
-from ..ruling import Standing, Use, blocked_from, rule
+from ..ruling import Standing, Use, blocked_from, by_signatures, rule
 from ..stages.grounding import ground
 from ..stages.proving import Prover
 from ..stages.tracing import decided, evidence_for
 from ..trace import reaching, trace
-from .blocks import BLOCK, Block, kept_block
+from .blocks import Block, kept_block
 from .decisions import KIND, NO_FILES, Decisions, decoded
 from .served_bench import by_the_gate
 from .unanswered import UNANSWERED, foreseen
 
 _SURVEYED = "survey"
 """What an answer rests on that came of a survey; its evidence are the requests."""
-STATEMENT = "statement"
-"""Kept rows: what verified certificates say."""
+STATEMENT, SIGNED = "statement", "signed"
+"""Kept rows: what verified certificates say, and the lineage that verified statements give."""
 _logger = logging.getLogger("mlflow_unlearn.gate")
 _BY_REQUEST = frozenset({"affected", "due", "overdue"})
 _BESIDE = frozenset({"no_alias", "approvals"})
@@ -94,7 +97,7 @@ def _outdated(decisions: Decisions, kept: Standing) -> bool:
         standing = decisions.standing(kept.model, kept.alias) or decisions.decide(kept.model, kept.alias)
     except UNANSWERED:
         return False
-    return standing.answer != "no"
+    return by_signatures(standing).answer != "no"
 
 
 def blocks_of(decisions: Decisions, places: Places, standings: Iterable[Standing]) -> dict[str, Block]:
@@ -156,6 +159,7 @@ def _cleared(decisions: Decisions, places: Places, location: str) -> bool:
             standing = decisions.standing(model, "") or decisions.decide(model, "")
         except UNANSWERED:
             continue
+        standing = by_signatures(standing)
         if standing.answer != "no" and set(standing.codes) <= _BESIDE:
             return True
     return False
@@ -190,10 +194,14 @@ def _affected(decisions: Decisions, rows: KeptRows, now: datetime) -> dict[Model
     if not requests:
         return {}
     rests_on, recorded = ground(bench, bench.folder / "policy.yaml", bench.policy, now), bench.registry.lineages()
-    statements = _statements(decisions, rows, recorded, Prover(bench, rests_on, bench.policy, now))
+    prover = Prover(bench, rests_on, bench.policy, now)
+    statements = _statements(decisions, rows, recorded, prover)
     lineages = [_as_verified(lineage, statements) for lineage in recorded]
     evidence = evidence_for(bench, requests, lineages)
     models = [line.model for line in decided(bench, requests, trace(evidence)).affected]
+    if signed_for := _as_signed(decisions, rows, [each for each in lineages if each.model in set(models)], prover):
+        evidence = replace(evidence, versions=[signed_for.get(each.model, each) for each in lineages])
+        models = [line.model for line in decided(bench, requests, trace(evidence)).affected]
     reached = reaching(evidence, models)
     signed = {lineage.model.name for lineage in lineages if lineage.statement or lineage.certificate}
     asked = {request.request_id: request for request in requests}
@@ -216,6 +224,30 @@ def _statements(decisions: Decisions, rows: KeptRows, lineages: Iterable[Version
                 with writing(decisions.engine) as connection:
                     rows.put(connection, STATEMENT, name, known[name])
     return known
+
+
+def _as_signed(decisions: Decisions, rows: KeptRows, affected: Iterable[VersionLineage], prover: Prover) -> dict[ModelVersion, VersionLineage]:
+    """Affected versions with the data and ancestors that were signed: whoever may write to a run adds to those that the registry has."""
+    with decisions.engine.connect() as connection:
+        known = rows.all(connection, SIGNED)
+    found = {}
+    for lineage in affected:
+        name, digest = str(lineage.model), lineage.certificate or lineage.statement
+        if digest is None:
+            continue
+        if known.get(name, {}).get("digest") != digest:
+            proof = _proof(prover, lineage)
+            if proof is None or proof.signed is None or proof.problems:
+                continue
+            known[name] = {"digest": digest, "lineage": encode(proof.signed)}
+            with writing(decisions.engine) as connection:
+                rows.put(connection, SIGNED, name, known[name])
+        try:
+            signed = decode(VersionLineage, known[name]["lineage"], "lineage")
+        except (ConfigError, KeyError):
+            continue  # kept by another version of this package
+        found[lineage.model] = replace(lineage, datasets=signed.datasets, ancestors=signed.ancestors, problem=None)
+    return found
 
 
 def _proof(prover: Prover, lineage: VersionLineage) -> Proof | None:
@@ -252,6 +284,7 @@ def _standing(model: ModelVersion, requests: Iterable[ErasureRequest], enforceme
         evidence=tuple(request.request_id for request in asked),
         asked="",
         ancestry="",
+        bound="",
         location="",
         at=datetime.now(UTC).replace(microsecond=0),
         due=None if late else min(due, default=None),

@@ -88,5 +88,6 @@ def undecided(kept: Standing | None, model: ModelVersion, alias: str, error: Exc
         asked="",
         ancestry="",
         location="",
+        bound="",
         at=datetime.now(UTC),
     )

@@ -17,13 +17,13 @@ from mlflow.entities.model_registry.model_version_stages import ALL_STAGES
 
 from ..adapters.gate_tables import DATABASE_ERRORS, KeptRows, writing
 from ..adapters.gate_views import Holding, aliases, staged, staging, version_row
+from ..adapters.guarded_locations import BLOCK
 from ..documents import moment
 from ..errors import TamperedError
 from ..gate_values import Reason
 from ..lineage import ModelVersion
 from ..policy import GatePolicy
 from ..ruling import Ruling, Standing, Use, blocked_from, rule, stricter
-from .blocks import BLOCK
 from .clerk import Clerk
 from .custody import Custody
 from .decisions import Decisions, NoFilesError, NotRegisteredError
@@ -121,7 +121,7 @@ class Warden:
         except UNANSWERED as error:
             standing = self._undecided(model, alias, error)
         if why is not None:
-            standing = replace(standing, answer="no", reasons=(Reason(answer="no", code="moved", text=why), *standing.reasons), due=None)
+            standing = replace(standing, answer="no", reasons=(Reason(answer="no", code="moved", text=why), *standing.reasons), due=None, signed=None)
         return standing, self._ruled(standing, Use.FOLLOW)
 
     def alarm(self, model: ModelVersion, alias: str, why: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from .. import config, verifier
 from ..errors import ConfigError
 from ..gate import Decision, Evidence, Reason, attested, gate
-from ..lineage import ModelVersion
+from ..lineage import ModelVersion, VersionLineage
 from ..policy import Enforcement, Policy
 from ..records import State
+from ..trace import Evidence as Traceable
 from ..trace import reaching, trace
 from .grounding import ground
-from .proving import Prover, Subject
+from .proving import Prover, Subject, as_signed
 from .returning import returned
 from .tracing import decided, evidence_for
 from .workbench import Workbench
@@ -47,6 +48,8 @@ class Answer:
     """The decision, with what it was about."""
 
     decision: Decision
+    signed: Decision
+    """The same by what was signed alone, whatever the registry has otherwise since: what is deployed goes by it."""
     policy: Policy
     evidence: Evidence
     enforcement: Enforcement
@@ -86,28 +89,56 @@ def answer(bench: Workbench, question: Question, now: datetime | None = None) ->
     subject = question.subject or partial(_hashed, statements, model)
     proofs = {each.model: prover.proof(each, subject if each.model == model else None) for each in closure}
     requests = [request for request in bench.ledger.requests() if request.state is not State.REFUSED]
-    traceable = evidence_for(bench, requests, attested(closure, proofs, model))
-    traced = decided(bench, requests, trace(traceable))
     reviews, notes = prover.reviews(closure[0])
-    interim = _interim(model, statements.tags(model))
-    evidence = Evidence(
+    given = Evidence(
         model=model,
         closure=closure,
         proofs=proofs,
-        traced=traced,
+        traced=None,
         requests=requests,
-        reaching=reaching(traceable, [model])[model] if any(line.model == model for line in traced.affected) else (),
         ground=rests_on.reasons,
-        others=(*interim, *returned(bench, closure, proofs, traceable.states), *notes),
+        others=(*_interim(model, statements.tags(model)), *notes),
         alias=question.alias,
         reviews=reviews,
         policy=policy.gate,
         now=now,
         files=(*rests_on.files, head.digest),
     )
+    traceable = evidence_for(bench, requests, ())
+    evidence = _traced(bench, given, traceable)
+    decision = gate(evidence)
     signed = any(each.certificate or each.statement for each in closure)
-    enforcement = rests_on.enforcement(policy, model.name, signed=signed)
-    return Answer(decision=gate(evidence), policy=policy, evidence=evidence, enforcement=enforcement, head=head)
+    return Answer(
+        decision=decision,
+        signed=gate(_traced(bench, as_signed(given, prover), traceable)) if _recorded_since(given) else decision,
+        policy=policy,
+        evidence=evidence,
+        enforcement=rests_on.enforcement(policy, model.name, signed=signed),
+        head=head,
+    )
+
+
+def _recorded_since(given: Evidence) -> bool:
+    """Whether the registry has anything of a version or its ancestors otherwise than was signed."""
+
+    def made_of(lineage: VersionLineage) -> object:
+        return set(lineage.datasets.values()), {(each.parent, each.relation) for each in lineage.ancestors}, lineage.problem
+
+    signed = {each.model: given.proofs[each.model].signed for each in given.closure}
+    return any((own := signed[each.model]) is not None and made_of(own) != made_of(each) for each in given.closure)
+
+
+def _traced(bench: Workbench, given: Evidence, traceable: Traceable) -> Evidence:
+    """Evidence, with which requests reach the version."""
+    traceable = replace(traceable, versions=attested(given.closure, given.proofs, given.model))
+    traced = decided(bench, given.requests, trace(traceable))
+    affected = any(line.model == given.model for line in traced.affected)
+    return replace(
+        given,
+        traced=traced,
+        reaching=reaching(traceable, [given.model])[given.model] if affected else (),
+        others=(*given.others, *returned(bench, given.closure, given.proofs, traceable.states)),
+    )
 
 
 def _hashed(statements: Statements, model: ModelVersion) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .. import verifier
 from ..documents import decode, encode
 from ..errors import ConfigError, LineageError, StoreError, TamperedError
-from ..gate import Proof, Reason, Reviewed
+from ..gate import Evidence, Proof, Reason, Reviewed
 from ..lineage import Descent, ModelVersion, Relation, VersionLineage
 from ..policy import Policy
 from ..records import Outcome, Verdict
@@ -102,9 +102,9 @@ class Prover:
             return Proof(kind=kind, problems=(Reason(answer="no", code="tampered", text=f"{lineage.model}: {error}"),))
         except (LineageError, StoreError, ConfigError, OSError) as error:
             return Proof(kind=kind, problems=(undecided("unreadable", f"{lineage.model}: {error}"),))
-        return self._proven(self._original(lineage, statement), statement, {"kind": kind, **found})
+        return self._proven(lineage, statement, {"kind": kind, **found})
 
-    def _proven(self, lineage: VersionLineage, statement: Statement, found: Mapping[str, Any]) -> Proof:
+    def _proven(self, registered: VersionLineage, statement: Statement, found: Mapping[str, Any]) -> Proof:
         """A statement that holds, against what the registry says."""
         from ..adapters.stated_lineage import lineage_of
 
@@ -112,14 +112,20 @@ class Prover:
             stated = lineage_of(statement)
         except LineageError as error:
             return Proof(problems=(undecided("unreadable", str(error)),))
-        differing = [*stated.contradictions(lineage), *stated.exchanged(self._registration, self._weights(stated.ancestors))]
+        lineage = self._original(registered, statement)
+        copied = tuple(edge for edge in registered.ancestors if edge not in lineage.ancestors)
+        signed = stated.in_place_of(lineage)
+        differing = [*stated.exchanged(self._registration, self._weights(stated.ancestors))]
         if found["kind"] == "certificate" and set(found["requests"]) != set(lineage.requests):
             differing.append(f"made to forget {', '.join(lineage.requests) or 'nothing'}, signed is {', '.join(found['requests'])}")
         text = f"{lineage.model}: the registry says otherwise than what was signed: "
         problems = [Reason(answer="no", code="registry_differs", text=f"{text}{each}") for each in differing]
+        recorded = [Reason(answer="no", code="registry_differs", text=f"{text}{each}") for each in stated.contradictions(lineage)]
         signers = frozenset(key.holder for key in statement.signers)
         return Proof(
             statement=statement.digest,
+            recorded=tuple(recorded),
+            signed=replace(signed, ancestors=(*copied, *signed.ancestors)),
             signers=signers,
             holders=statement.holders,
             expires_at=statement.expires_at,
@@ -221,6 +227,34 @@ class Prover:
         if self.ground.trust is None:
             raise UndecidedError("no trust file")
         return self.ground.trust
+
+
+def as_signed(given: Evidence, prover: Prover) -> Evidence:
+    """Evidence by what was signed alone: each version with the data and ancestors that were signed, and none that the registry has beside these.
+
+    An ancestor that was signed and that the registry names no longer is looked up too; one that is registered no longer stays a hole.
+
+    Args:
+        given: the evidence as the registry has it.
+        prover: reads what is signed about ancestors that are not in it.
+    """
+    known, proofs = {each.model: each for each in given.closure}, dict(given.proofs)
+    found: dict[ModelVersion, VersionLineage] = {}
+    waiting = [given.model]
+    while waiting:
+        model = waiting.pop(0)
+        if model in found:
+            continue
+        if model not in known:
+            try:
+                known |= {each.model: each for each in prover.bench.registry.closure(model) if each.model not in known}
+            except LineageError:
+                continue
+        proof = proofs.get(model) or prover.proof(known[model])
+        found[model] = proof.signed if proof.signed is not None else known[model]
+        proofs[model] = replace(proof, recorded=())
+        waiting += [edge.parent for edge in found[model].ancestors]
+    return replace(given, closure=tuple(found.values()), proofs={model: proofs[model] for model in found})
 
 
 def _worse(one: str, other: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +91,88 @@ def pipe(at: Path) -> None:
 def test_what_is_no_file_of_a_model_is_refused(model: Path, make: Callable[[Path], None]) -> None:
     make(model / "sub/odd")
     with pytest.raises(TamperedError, match="odd: neither a file nor a folder"):
+        listing(model.as_uri())
+
+
+def too_deep(at: Path) -> None:
+    with contextlib.chdir(at.parent):
+        for name in ("odd", *["d" * 250] * 18):
+            os.mkdir(name)  # noqa: PTH102 - a path as long as that can only be made step by step
+            os.chdir(name)
+
+
+def loop(at: Path) -> None:
+    at.symlink_to("odd")
+
+
+def through_a_file(at: Path) -> None:
+    at.symlink_to("../weights/more")
+
+
+def through_a_long_name(at: Path) -> None:
+    at.symlink_to("d" * 300)
+
+
+@pytest.mark.parametrize("make", [too_deep, loop, through_a_file, through_a_long_name], ids=lambda each: each.__name__)
+def test_what_cannot_be_looked_at_below_a_model_was_put_there_and_is_no_silence(model: Path, make: Callable[[Path], None]) -> None:
+    make(model / "sub/odd")
+    with pytest.raises(TamperedError, match=r"odd.*: cannot be looked at \(E[A-Z]+\), expected the files of a model"):
+        listing(model.as_uri())
+
+
+def test_a_file_where_a_model_should_be_is_no_silence(model: Path) -> None:
+    with pytest.raises(TamperedError, match=r"weights: cannot be looked at \(ENOTDIR\)"):
+        listing((model / "weights").as_uri())
+
+
+def test_folders_are_listed_however_many_lie_in_one_another_and_however_few_may_be_open(model: Path) -> None:
+    (model / Path(*["d"] * 40)).mkdir(parents=True)
+    (model / Path(*["d"] * 40) / "deep").touch()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+    ten_more = [number for number in range(1000) if number not in used][10]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ten_more, before[1]))
+    try:
+        assert listing(model.as_uri()).files == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "raised"),
+    [
+        (errno.EIO, "", StoreError),
+        (errno.ESTALE, "sub", StoreError),
+        (errno.ENOTCONN, "sub", StoreError),
+        (errno.EACCES, "", TamperedError),
+        (errno.EACCES, "sub", TamperedError),
+        (errno.ENOENT, "sub", TamperedError),
+    ],
+)
+def test_a_disk_that_fails_is_silent_and_one_that_refuses_is_not(model: Path, monkeypatch, number: int, where: str, raised: type[Exception]) -> None:
+    failing, scandir = str(model / where).rstrip("/"), os.scandir
+
+    def failed(path: str) -> Any:
+        if path == failing:
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failed)
+    with pytest.raises(raised, match=errno.errorcode[number]):
+        listing(model.as_uri())
+
+
+def test_a_link_to_where_a_disk_fails_was_put_there(model: Path, monkeypatch) -> None:
+    (model / "sub/odd").symlink_to(model / "weights")
+    rows = file_listings._row
+
+    def failed(path: str, entry: Any) -> Any:
+        if entry.name == "odd":
+            raise OSError(errno.EIO, "failed", entry.path)
+        return rows(path, entry)
+
+    monkeypatch.setattr(file_listings, "_row", failed)
+    with pytest.raises(TamperedError, match="EIO"):
         listing(model.as_uri())
 
 

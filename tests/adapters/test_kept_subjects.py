@@ -19,7 +19,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegi
 from object_store import account, bucket  # noqa: F401 - fixtures
 from safetensors.numpy import save_file
 
-from mlflow_unlearn.adapters import file_listings
+from mlflow_unlearn.adapters import file_listings, kept_subjects
 from mlflow_unlearn.adapters.gate_tables import ROWS, KeptRows, prepare
 from mlflow_unlearn.adapters.kept_subjects import KeptSubjects
 from mlflow_unlearn.adapters.storage_locations import Storage
@@ -252,3 +252,28 @@ def test_weights_that_were_exchanged_or_forgotten_or_written_by_others_are_found
     with engine.begin() as connection:
         KeptRows(b"x" * 32).put(connection, "weights", third, {ONE: [TWO]})
     assert kept.with_weights(third) == ()
+
+
+def test_whoever_registers_copies_and_deletes_them_leaves_room_for_the_base(
+    kept: KeptSubjects, storage: Watched, registered: Callable[..., None], engine: sql.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_subjects, "_PLACES", 1)
+    registered((ONE, ONE), (TWO, TWO))
+    digest = weighed(files(storage, ONE), 1)
+    weighed(files(storage, TWO), 1)
+    (files(storage, TWO) / "weights").write_bytes(b"m-1")
+    kept.subject(ONE)
+    kept.subject(TWO)
+    assert [each.version for each in kept.with_weights(digest)] == ["1"]
+    with engine.begin() as connection:
+        connection.execute(SqlModelVersion.__table__.update().where(SqlModelVersion.version == 1).values(current_stage="Deleted_Internal"))
+    before = read(storage).copy()
+    for server in (kept, KeptSubjects(KeptRows(KEY), engine, storage)):
+        server.subject(TWO)
+        assert [each.version for each in server.with_weights(digest)] == ["2"]
+    assert read(storage) == before
+    with engine.begin() as connection:
+        connection.execute(SqlModelVersion.__table__.update().values(current_stage="None"))
+        connection.execute(SqlModelVersion.__table__.delete().where(SqlModelVersion.version == 2))
+    kept.subject(ONE)
+    assert [each.version for each in kept.with_weights(digest)] == ["1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,12 @@ from safetensors.numpy import save_file
 
 from mlflow_unlearn.adapters.registry import BASE_TAG, UNKNOWN_BASE, UNREADABLE, Registry
 from mlflow_unlearn.adapters.registry_apart import apart
-from mlflow_unlearn.adapters.registry_files import UNREADABLE_FILES, KeptAnswers
+from mlflow_unlearn.adapters.registry_descent import TOO_MANY
+from mlflow_unlearn.adapters.registry_files import KeptAnswers
 from mlflow_unlearn.adapters.registry_pages import PageRows
-from mlflow_unlearn.adapters.registry_references import UNREGISTERED
+from mlflow_unlearn.adapters.registry_references import UNREGISTERED, registered
+from mlflow_unlearn.adapters.registry_rows import VersionRow
+from mlflow_unlearn.adapters.registry_texts import TOO_LARGE, UNREADABLE_FILES
 from mlflow_unlearn.adapters.storage_locations import Storage
 from mlflow_unlearn.digests import tensor_digest
 from mlflow_unlearn.errors import StoreError
@@ -271,6 +275,91 @@ def test_files_that_cannot_be_parsed_are_a_problem(registry: Registry, make: Mak
 @pytest.mark.parametrize("mlmodel", ["flavors: []", "flavors: {transformers: 1}", "metadata: x", "flavors: {python_function: {artifacts: [1]}}"])
 def test_files_of_an_unforeseen_shape_are_a_problem(registry: Registry, make: Maker, mlmodel: str) -> None:
     assert read(registry, files(make, mlmodel)[0]).problem == UNREADABLE_FILES
+
+
+class Counted(dict[str, tuple[ModelVersion, ...]]):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
+        self.asked += 1
+        return super().get(key, default)  # type: ignore[call-overload]
+
+
+DOUBLED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 15))
+
+
+@pytest.mark.parametrize("mlmodel", ["a: !!bool x", "a: !!timestamp x", "a: {<<: {b: c}}", DOUBLED])
+def test_what_breaks_the_parser_or_swells_in_it_is_a_problem_that_is_kept(registry: Registry, make: Maker, tmp_path: Path, mlmodel: str) -> None:
+    made, folder = files(make, mlmodel)
+    assert read(registry, made).problem == UNREADABLE_FILES
+    ((stamp, (problem, _)),) = json.loads((tmp_path / ".unlearn/registry/model-files.json").read_bytes()).values()
+    assert (stamp[2], problem) == ((folder / "MLmodel").stat().st_size, UNREADABLE_FILES)
+
+
+@pytest.mark.parametrize("number", ["!!int x", "!!float x", "1:" * 50_000 + "1"])
+def test_no_number_is_worked_out_since_one_in_base_sixty_takes_minutes(registry: Registry, make: Maker, number: str) -> None:
+    make.trained("base", DATA)
+    made, _ = files(make, f"metadata: {{base_model: 'models:/base/1', n: {number}}}")
+    assert origins(registry, made) == [("base/1", "fine-tuned")]
+
+
+@pytest.mark.parametrize("mlmodel", ["a: " + "b" * 2**20, f"a: [{'1,' * 20_000}]"])
+def test_files_that_are_larger_than_any_of_mlflows_are_a_problem_that_says_so(registry: Registry, make: Maker, mlmodel: str) -> None:
+    assert read(registry, files(make, mlmodel)[0]).problem == TOO_LARGE
+
+
+def test_many_small_files_are_no_way_round_the_size_of_one(registry: Registry, make: Maker) -> None:
+    made, folder = files(make, "flavors: {}")
+    for name in "abc":
+        (folder / name).mkdir()
+        (folder / name / "adapter_config.json").write_text("{}" + " " * 400_000)
+    assert read(registry, made).problem == TOO_LARGE
+
+
+def test_text_in_no_encoding_is_read_once_and_a_pipe_is_never_waited_for(registry: Registry, make: Maker, tmp_path: Path) -> None:
+    broken, folder = files(make, "flavors: {}")
+    (folder / "MLmodel").write_bytes(b"a: \xff")
+    waiting, other = files(make, "flavors: {}")
+    os.mkfifo(other / "peft/adapter_config.json")
+    assert [read(registry, each).problem for each in (broken, waiting)] == [UNREADABLE_FILES] * 2
+    assert list(json.loads((tmp_path / ".unlearn/registry/model-files.json").read_bytes())) == [folder.as_uri()]
+
+
+def test_a_signature_of_ten_thousand_columns_is_no_large_file(registry: Registry, make: Maker) -> None:
+    make.trained("base", DATA)
+    columns = json.dumps([{"type": "double", "name": f"column_number_{n}", "required": True} for n in range(10_000)])
+    made, _ = files(make, f"metadata: {{base_model: 'models:/base/1'}}\nsignature: {{inputs: '{columns}'}}")
+    assert origins(registry, made) == [("base/1", "fine-tuned")]
+
+
+def test_more_origins_than_anybody_follows_are_a_problem_whoever_wrote_them(registry: Registry, make: Maker) -> None:
+    make.trained("base", DATA)
+    params = {f"p{n}.base_model": f"org/public-{n}" for n in range(101)}
+    by_params = make.version("v", make.run(DATA, params=params))
+    by_a_tag = make.version(
+        "v", make.run(DATA), tags={"unlearn.base_model": ",".join(["models:/base/1", *(f"models:/gone/{n}" for n in range(100))])}
+    )
+    assert [TOO_MANY in (read(registry, each).problem or "") for each in (by_params, by_a_tag)] == [True, True]
+    assert origins(registry, by_a_tag) == [("base/1", "merged")]
+
+
+def test_one_origin_that_is_named_over_and_over_is_one(registry: Registry, make: Maker) -> None:
+    make.trained("base", DATA)
+    made = make.version("v", make.run(DATA, params={f"p{n}.base_model": "models:/base/1" for n in range(150)}))
+    assert (origins(registry, made), read(registry, made).problem) == ([("base/1", "fine-tuned")], None)
+
+
+def test_a_path_is_looked_up_by_its_first_parts_however_many_it_has() -> None:
+    row = VersionRow(name="base", version="1", run_id=None, source="/models/base", tags={})
+    deep = VersionRow(name="deep", version="1", run_id=None, source="/" + "d/" * 100, tags={})
+    versions = registered([row, deep], {})
+    looked_up = Counted(versions.paths)
+    versions = replace(versions, paths=looked_up)
+    assert versions.target("/models/base" + "/a" * 2000).versions == (ModelVersion(name="base", version="1"),)
+    assert looked_up.asked <= 64
+    assert versions.target(deep.source).problem == UNREGISTERED
 
 
 def test_files_are_read_once_and_again_when_they_change(registry: Registry, make: Maker, tmp_path: Path) -> None:

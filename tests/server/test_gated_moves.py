@@ -9,7 +9,7 @@ import threading
 import pytest
 import sqlalchemy as sql
 from deployed import FORGOT, _built, asked_template, world  # noqa: F401 - fixtures
-from gated_world import Gated, enforced, gated  # noqa: F401 - fixtures
+from gated_world import Gated, enforced, gated, unplug  # noqa: F401 - fixtures
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -64,6 +64,21 @@ def test_of_one_who_is_refused_again_and_again_the_log_tells_so_many_a_minute(en
     for _ in range(5):
         assert "m/1 for 'champion'" in enforced.refused(ModelVersion(name="m", version="1"))
     assert enforced.told("version", "outcome") == [("1", "refused")] * 3
+
+
+def test_who_is_refused_again_and_again_keeps_nothing_else_about_them_from_the_log(enforced: Gated, monkeypatch):
+    monkeypatch.setattr("mlflow_unlearn.server.clerk._A_MINUTE", 1)
+    enforced.point(FORGOT)
+    for _ in range(3):
+        enforced.refused(ModelVersion(name="m", version="1"))
+    for how in ("warn", "observe"):
+        enforced.enforce(how)
+        enforced.point(ModelVersion(name="m", version="1"), "prod")
+        enforced.follow("prod")
+    unplug(enforced)
+    enforced.follow("prod")
+    told = [outcome for action, outcome in enforced.told("action", "outcome") if action == "resolve alias" or outcome == "refused"]
+    assert told == ["refused", "warned", "observed", "alarm"]
 
 
 def test_an_alias_that_only_looks_like_latest_is_followed_like_every_alias(enforced: Gated):

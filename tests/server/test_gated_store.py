@@ -161,19 +161,23 @@ def test_files_that_were_changed_lose_the_alias_and_are_read_by_nobody_until_the
     assert (enforced.follow(), bool(enforced.read("2"))) == ("2", True)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "update model_versions set creation_time = creation_time + 1 where version = 1",
-        "insert into model_version_tags (workspace, name, version, key, value) values ('default', 'm', 1, 'unlearn.base_model', 'models:/m/9')",
-    ],
-)
-def test_an_ancestor_that_was_changed_is_seen_before_an_alias_is_set_and_at_the_next_look_by_who_follows(enforced: Gated, statement):
+def test_an_ancestor_that_is_another_one_is_seen_before_an_alias_is_set_and_at_the_next_look_by_who_follows(enforced: Gated):
     enforced.point(FORGOT)
-    enforced.sql(statement)
+    enforced.sql("update model_versions set creation_time = creation_time + 1 where version = 1")
     assert enforced.refused(FORGOT, "prod")
     enforced.look()
     assert enforced.refused()
+
+
+def test_an_ancestor_of_which_the_registry_has_more_than_was_signed_stops_new_aliases_and_is_told_by_an_alarm(enforced: Gated):
+    enforced.point(FORGOT)
+    enforced.sql(
+        "insert into model_version_tags (workspace, name, version, key, value) values ('default', 'm', 1, 'unlearn.base_model', 'models:/m/9')"
+    )
+    assert enforced.refused(FORGOT, "prod")
+    enforced.look()
+    assert enforced.follow() == "2"
+    assert enforced.told("outcome")[-1] == ("alarm",)
 
 
 def test_under_a_policy_that_no_owner_signed_every_alias_is_guarded_and_every_no_holds(enforced: Gated):

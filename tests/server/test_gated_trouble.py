@@ -16,12 +16,12 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_unlearn.adapters import file_listings
 from mlflow_unlearn.adapters.gate_tables import writing
+from mlflow_unlearn.adapters.guarded_locations import BLOCK
 from mlflow_unlearn.adapters.registry import BASE_TAG, UNKNOWN_BASE, Registry
 from mlflow_unlearn.digests import tensor_digest
 from mlflow_unlearn.lineage import ModelVersion
-from mlflow_unlearn.server import decisions, survey
-from mlflow_unlearn.server.blocks import BLOCK
-from mlflow_unlearn.server.decisions import GRANTED, KIND
+from mlflow_unlearn.server import decisions, opening, survey
+from mlflow_unlearn.server.decisions import KIND
 from mlflow_unlearn.server.opening import Rounds
 
 
@@ -140,17 +140,61 @@ def told(act: Callable[[], Any]) -> str:
     return str(found.value.message)
 
 
-@pytest.mark.parametrize("source", ['{"models:/":' * 4000 + "1" + "}" * 4000, '{"uri": "models:/nobody/3"}'])
-def test_what_anybody_records_in_the_run_of_a_champion_stops_new_aliases_and_it_only_after_a_while(enforced: Gated, source, monkeypatch):
-    enforced.point(FORGOT)
-    junk = DatasetInput(dataset=Dataset(name="d", digest="d1", source_type="local", source=source), tags=[])
-    enforced.world.bench.registry.client.log_inputs(enforced.client.get_model_version("m", "2").run_id, [junk])
+def junk(gated: Gated, run_id: str) -> None:
+    source = '{"models:/":' * 4000 + "1" + "}" * 4000
+    gated.world.bench.registry.client.log_inputs(run_id, [DatasetInput(dataset=Dataset(name="d", digest="d1", source_type="local", source=source))])
+
+
+def nobody(gated: Gated, run_id: str) -> None:
+    read = Dataset(name="d", digest="d1", source_type="local", source='{"uri": "models:/nobody/3"}')
+    gated.world.bench.registry.client.log_inputs(run_id, [DatasetInput(dataset=read)])
+
+
+def erased(gated: Gated, run_id: str) -> None:
+    read = gated.world.state("v1")
+    gated.world.bench.registry.client.log_inputs(
+        run_id, [DatasetInput(dataset=Dataset(name=read.name, digest=read.md5, source_type="dvc", source="{}"))]
+    )
+
+
+def unsigned(gated: Gated, run_id: str) -> None:
+    base = gated.world.version(9.0, gated.world.state("v1"))
+    gated.world.bench.registry.client.log_param(run_id, "x.base_model", f"models:/{base}")
+
+
+@pytest.mark.parametrize(
+    ("champion", "of", "recorded"),
+    [
+        *((FORGOT, of, recorded) for of in ("2", "1") for recorded in (junk, nobody, unsigned)),  # its own run, and that of what it was made from
+        *((None, "3", recorded) for recorded in (junk, erased, unsigned)),
+    ],
+)
+def test_what_anybody_records_in_a_run_stops_new_aliases_and_neither_the_champion_nor_its_readers(
+    enforced: Gated, champion, of, recorded, monkeypatch
+):
+    enforced.enforce(on_request="at_once")
+    champion = champion or enforced.clear()
+    enforced.point(champion)
+    recorded(enforced, enforced.client.get_model_version("m", of).run_id)
     enforced.look()
-    assert enforced.follow() == "2"
-    assert enforced.told("outcome")[-1] == ("alarm",)
-    assert "the gate could not decide" in enforced.refused(FORGOT, "prod")
     later(monkeypatch, hours=25)
-    assert "the gate could not decide" in enforced.refused()
+    enforced.look()
+    assert enforced.follow() == champion.version
+    assert enforced.read(champion.version)
+    assert "refused by mlflow-unlearn" in enforced.refused(champion, "prod")
+    assert ("alarm",) in enforced.told("outcome")
+
+
+def test_a_request_that_comes_later_stops_a_champion_by_what_was_signed_whatever_its_run_records(enforced: Gated):
+    enforced.enforce(on_request="at_once")
+    champion = enforced.clear()
+    enforced.point(champion)
+    junk(enforced, enforced.client.get_model_version("m", champion.version).run_id)
+    enforced.world.ask("dee")
+    enforced.look()
+    assert "affected by er-" in enforced.refused()
+    with pytest.raises(MlflowException, match="is blocked"):
+        enforced.read(champion.version)
 
 
 # What nobody foresaw
@@ -220,12 +264,15 @@ def test_weights_that_a_run_claims_to_have_begun_from_are_looked_up_and_no_model
 # Rounds
 
 
-def test_a_survey_that_fails_keeps_nothing_else_from_being_done(enforced: Gated, caplog):
+def test_a_survey_that_fails_keeps_nothing_else_from_being_done_and_is_made_again_after_a_while(enforced: Gated, caplog, monkeypatch):
     enforced.point(FORGOT)
     unplug(enforced)
+    rounds = Rounds(enforced.warden)
     with caplog.at_level(logging.ERROR, "mlflow_unlearn.gate"):
-        Rounds(enforced.warden).once()
-    assert "ALARM" in caplog.text
+        for passed, failed in ((1e9, 1), (1e9, 1), (0, 2)):
+            monkeypatch.setattr(opening, "_BUSY_SHARE", passed)
+            rounds.once()
+            assert caplog.text.count("ALARM: the gate could not look again") == failed
     seen = enforced.warden.clerk.witness.head()
     assert seen is not None
     assert seen.number == len(enforced.entries())
@@ -237,7 +284,7 @@ def test_what_another_version_of_this_package_kept_is_decided_anew_and_opens_not
     weights = files_of(enforced, third.version) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     assert "says no" in enforced.refused(third, "prod")
-    for kind in (KIND, GRANTED, BLOCK):
+    for kind in (KIND, BLOCK):
         damage(enforced, kind)
     enforced.look()
     with pytest.raises(MlflowException, match=f"models:/m/{third.version} is blocked"):
