@@ -262,6 +262,8 @@ def what_anybody_adds_to_the_run_of_a_champions_parent_does_not_stop_it(at: Targ
         for base in ("models:/m/2", "models:/nobody/3"):
             at.ask_for("POST", "runs/set-tag", {"run_id": run_id, "key": "unlearn.base_model", "value": base})
             yield lambda: at.point(GOOD) and at.follow()
+            at.surveyed()
+            assert at.get(f"{at.below(GOOD)}/MLmodel").status == 200
     finally:
         at.ask_for("POST", "runs/delete-tag", {"run_id": run_id, "key": "unlearn.base_model"})
         at.point(GOOD)
