@@ -8,7 +8,7 @@ SHELL := /bin/sh
 INSTALLED := .venv/.installed
 BIN := $(CURDIR)/.venv/bin
 TEST_PROCESSES ?= 2
-PYTEST := "$(BIN)/python" -m pytest -n $(TEST_PROCESSES) --dist loadfile
+PYTEST := "$(BIN)/python" -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Two processes of one thread each beat one process of two threads on models this small. The rest keeps other tools quiet and offline.
 export PATH := $(BIN):$(PATH)

@@ -47,6 +47,7 @@ def survey(decisions: Decisions, rows: KeptRows) -> dict[str, Block]:
     decisions.project.asked()  # where the ledger does not answer nobody has to wait for the bench meanwhile
     with decisions.deciding, by_the_gate():
         affected = _affected(decisions, rows, now)
+        refused = {request.request_id for request in decisions.project.bench().ledger.requests() if request.state is State.REFUSED}
     with decisions.engine.connect() as connection:
         noes = {name: body for name, body in rows.all(connection, KIND).items() if body.get("answer") == "no"}
         before = [kept_block(location, body) for location, body in rows.all(connection, BLOCK).items()]
@@ -54,7 +55,6 @@ def survey(decisions: Decisions, rows: KeptRows) -> dict[str, Block]:
     unclear = frozenset(_asked_for(name)[0] for name, found in zip(noes, kept, strict=True) if found is None)
     places = replace(Places.of(decisions), hopeless=frozenset(affected), unclear=unclear)
     found = blocks_of(decisions, places, [*affected.values(), *(each for each in kept if each is not None and not _outdated(decisions, each))])
-    refused = {request.request_id for request in decisions.project.bench().ledger.requests() if request.state is State.REFUSED}
     stay = {block.location: block for block in before if _stays(decisions, places, block, refused)}
     return {**stay, **found, **{each.location: each for each in stay.values() if each.model in unclear}}
 

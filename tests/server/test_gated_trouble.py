@@ -23,6 +23,7 @@ from mlflow_unlearn.lineage import ModelVersion
 from mlflow_unlearn.server import decisions, opening, survey
 from mlflow_unlearn.server.decisions import KIND
 from mlflow_unlearn.server.opening import Rounds
+from mlflow_unlearn.server.project import Project
 
 
 def meanwhile(gated: Gated, change: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,3 +342,17 @@ def test_a_no_that_is_warned_of_is_in_the_log_and_in_that_of_the_server_and_stop
     gated.point(TRAINED, "prod")
     assert gated.follow("prod") == "1"
     assert not caplog.records
+
+
+def test_whoever_works_with_the_bench_is_the_only_one(enforced: Gated, monkeypatch):
+    bench, deciding = Project.bench, enforced.warden.decisions.deciding
+
+    def held(self: Project) -> Any:
+        assert deciding._is_owned(), "somebody else reads the same ledger meanwhile"  # type: ignore[attr-defined]
+        return bench(self)
+
+    monkeypatch.setattr(Project, "bench", held)
+    enforced.point(FORGOT)
+    enforced.world.ask("dee")
+    enforced.look()
+    assert enforced.follow() == "2"
