@@ -104,6 +104,7 @@ def set_and_resolve(
     sets = [setting(client, alias, versions) for client, alias in clients]
     for act in sets:
         act()
+    time.sleep(3)  # what was written within two seconds may change under the same time stamp, and is looked at anew each time
     return [(sets[0], sets[1]), (resolving(*clients[0]), resolving(*clients[1]))]
 
 
@@ -133,7 +134,6 @@ def measure() -> list[Figure]:
     """(what, target, unit, measured) of each figure in this process."""
     with tempfile.TemporaryDirectory() as few, tempfile.TemporaryDirectory() as many:
         one = small(Path(few))
-        time.sleep(3)  # what was written within two seconds may change under the same time stamp, and is looked at anew each time
         rows = on_sqlite(one)
         rows += scale(one, large(Path(many)))
         os.chdir("/")
