@@ -65,8 +65,8 @@ class Decisions:
     rows: KeptRows
     engine: Engine
     subjects: KeptSubjects
-    alarm: Callable[[ModelVersion, str, str], None]
-    """Told where an old answer stands in: version, alias, why."""
+    alarm: Callable[[ModelVersion, str, str, str], None]
+    """Told where an old answer stands in, or the signed one: version, alias, code, why."""
     refresh: Callable[[ModelVersion, str], None]
     """Told what is worth deciding anew, soon."""
     _decoded: dict[str, tuple[dict[str, Any], Standing]] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Decisions:
         except SILENT as error:
             if kept is None or row is None or not self._stands_in(kept, row):
                 raise
-            self.alarm(model, alias, str(error))
+            self.alarm(model, alias, "unavailable", str(error))
         return under(kept, in_force(self.project.last_terms(), model.name))
 
     def _to_follow(self, model: ModelVersion, alias: str, kept: Standing | None, row: VersionRow | None) -> Standing:
@@ -155,7 +155,7 @@ class Decisions:
     def _told(self, standing: Standing, alias: str) -> Standing:
         """With an alarm where what was signed gives a yes, and what the registry has otherwise since does not."""
         if standing.answer != "yes" and by_signatures(standing).answer == "yes":
-            self.alarm(standing.model, alias, "; ".join(reason.text for reason in standing.reasons if reason.answer != "note"))
+            self.alarm(standing.model, alias, "registry_differs", "; ".join(reason.text for reason in standing.reasons if reason.answer != "note"))
         return standing
 
     def decide(self, model: ModelVersion, alias: str, *, to_follow: bool = False) -> Standing:

@@ -124,10 +124,11 @@ class Warden:
             standing = replace(standing, answer="no", reasons=(Reason(answer="no", code="moved", text=why), *standing.reasons), due=None, signed=None)
         return standing, self._ruled(standing, Use.FOLLOW)
 
-    def alarm(self, model: ModelVersion, alias: str, why: str) -> None:
-        """An old answer stands in, since something does not answer."""
-        _logger.error("ALARM: %s@%s is followed by an old decision: %s", model, alias, " ".join(why.split())[:300])
-        ruling = Ruling(allowed=True, outcome="observed", codes=("unavailable",), reasons=(" ".join(why.split())[:400],))
+    def alarm(self, model: ModelVersion, alias: str, code: str, why: str) -> None:
+        """An alias is followed by an old answer, since something does not answer, or by what was signed, since the registry has it otherwise."""
+        by = "an old decision" if code == "unavailable" else "what was signed"
+        _logger.error("ALARM: %s@%s is followed by %s: %s", model, alias, by, " ".join(why.split())[:300])
+        ruling = Ruling(allowed=True, outcome="observed", codes=(code,), reasons=(" ".join(why.split())[:400],))
         found = self.clerk.entry(Use.FOLLOW.value, model, alias, ruling=ruling)
         self.clerk.write_once(replace(found, outcome="alarm"))
 
